@@ -1,0 +1,6 @@
+//! The rules of Toka.
+#![forbid(unsafe_code)]
+
+pub mod hash;
+pub mod ids;
+pub mod limits;
