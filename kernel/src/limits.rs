@@ -44,7 +44,7 @@ pub const TIME_US_MAX: u64 = (1 << 53) - 1;
 /// Segments of a name.
 pub const NAME_SEGS_MAX: usize = 8;
 /// Bytes of one segment of a name.
-pub const NAME_SEG_BYTES_MAX: usize = 33;
+pub const NAME_SEG_BYTES_MAX: usize = 32;
 /// Segments of a path.
 pub const PATH_SEGS_MAX: usize = 64;
 /// Bytes of one segment of a path.
