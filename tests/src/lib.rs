@@ -1,1 +1,1 @@
-
+//! The integration tests live in `it/`.

@@ -1,0 +1,1 @@
+//! The integration tests of Toka: one binary, a module per concern.
