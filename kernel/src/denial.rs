@@ -1,5 +1,8 @@
 //! Why something was refused: stable codes and the dimension that did not fit.
 
+use crate::body::v1::LimitReached;
+use crate::ids::{GrantId, TimeUs};
+
 macro_rules! numbered {
     ($(#[$doc:meta])* $name:ident: $repr:ty { $($(#[$vdoc:meta])* $variant:ident = $number:literal $text:literal,)* }) => {
         $(#[$doc])*
@@ -228,5 +231,75 @@ numbered! {
         Agents = 36 "agents",
         /// Tasks.
         Tasks = 37 "tasks",
+    }
+}
+
+/// A refusal before it is an event: the code and what is known about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}")]
+pub struct Denial {
+    /// The code.
+    pub code: Code,
+    /// The nearest grant on a chain that failed.
+    pub failed_at: Option<GrantId>,
+    /// The need or item that failed, from 0.
+    pub item: Option<u16>,
+    /// The dimension that did not fit.
+    pub dim: Option<Dim>,
+    /// The capability that would have been needed, as canonical text.
+    pub need: Option<String>,
+    /// The limit that was reached.
+    pub limit: Option<LimitReached>,
+    /// When it may be asked again.
+    pub retry_at: Option<TimeUs>,
+    /// The policy or rule that decided.
+    pub rule: Option<String>,
+}
+
+impl Denial {
+    /// A refusal of which nothing but the code is known.
+    pub fn new(code: Code) -> Denial {
+        Denial {
+            code,
+            failed_at: None,
+            item: None,
+            dim: None,
+            need: None,
+            limit: None,
+            retry_at: None,
+            rule: None,
+        }
+    }
+
+    pub(crate) fn at_grant(mut self, grant: GrantId) -> Denial {
+        self.failed_at = Some(grant);
+        self
+    }
+
+    pub(crate) fn item(mut self, item: usize) -> Denial {
+        self.item = u16::try_from(item).ok();
+        self
+    }
+
+    pub(crate) fn dim(mut self, dim: Dim) -> Denial {
+        self.dim = Some(dim);
+        self
+    }
+
+    pub(crate) fn need(mut self, need: impl std::fmt::Display) -> Denial {
+        self.need = Some(need.to_string());
+        self
+    }
+
+    pub(crate) fn rule(mut self, rule: &str) -> Denial {
+        self.rule = Some(rule.to_owned());
+        self
+    }
+
+    /// A count that has reached its limit.
+    pub(crate) fn count(code: Code, dim: Dim, limit: u64, spent: u64, asked: u64) -> Denial {
+        let mut denial = Denial::new(code).dim(dim);
+        denial.limit = Some(LimitReached { dim: dim.number(), limit, spent, reserved: 0, asked });
+        denial
     }
 }

@@ -1,5 +1,7 @@
 //! The part of a call's arguments that authority looks at.
 
+use serde::{Deserialize, Serialize};
+
 /// What a declared fact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -26,9 +28,11 @@ pub struct FactSpec {
 }
 
 /// A fact as it stands in an event. Exactly one of `int` and `text` is set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fact {
     /// The pointer of its [`FactSpec`].
+    #[serde(rename = "ptr")]
     pub pointer: String,
     /// The value of an integer, or 0 or 1 of a boolean.
     pub int: Option<i64>,

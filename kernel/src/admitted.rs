@@ -1,0 +1,123 @@
+//! What an executor is handed: a call that was admitted, and exactly what it may reach.
+
+use crate::budget::Vector;
+use crate::capability::Scope;
+use crate::denial::Dim;
+use crate::facts::Fact;
+use crate::ids::{CallId, Digest, PrincipalId, Seq, SessionId, TimeUs};
+use crate::limits::DIMENSIONS;
+use crate::tool::{Effect, Model};
+
+/// An admitted call. Its fields are private and only [`crate::State::apply`] makes one, so that nothing can run that was
+/// not recorded.
+#[derive(Clone, Debug)]
+pub struct AdmittedCall {
+    pub(crate) id: CallId,
+    pub(crate) session: SessionId,
+    pub(crate) seq: Seq,
+    pub(crate) at: TimeUs,
+    pub(crate) principal: PrincipalId,
+    pub(crate) executor: PrincipalId,
+    pub(crate) model: Model,
+    pub(crate) effect: Effect,
+    pub(crate) tool: String,
+    pub(crate) digest: Digest,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) arguments: crate::entry::BlobRef,
+    pub(crate) envelope: Vec<Need>,
+    pub(crate) reserve: Vector,
+    pub(crate) deadline: TimeUs,
+    pub(crate) attempt: u16,
+}
+
+/// One need of an admitted call: the executor enforces exactly this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// What the call asked to reach.
+    pub scope: Scope,
+    /// What the grant that covers it reaches, met with the narrowing of the command.
+    pub within: Scope,
+}
+
+impl AdmittedCall {
+    /// The call.
+    pub fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// Its session.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The seq of the entry that admitted it.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// The time of that entry; tools take "today" from here.
+    pub fn at(&self) -> TimeUs {
+        self.at
+    }
+
+    /// Who asked.
+    pub fn principal(&self) -> PrincipalId {
+        self.principal
+    }
+
+    /// Who runs it and reports on it.
+    pub fn executor(&self) -> PrincipalId {
+        self.executor
+    }
+
+    /// Its execution model.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
+    /// What may be done about it after a crash.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The tool.
+    pub fn tool(&self) -> &str {
+        &self.tool
+    }
+
+    /// The digest of the tool's spec; what runs must have it.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The declared facts of its arguments.
+    pub fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+
+    /// The blob that holds its arguments.
+    pub fn arguments(&self) -> crate::entry::BlobRef {
+        self.arguments
+    }
+
+    /// Its needs: first the tool itself, then each that the tool declares and its facts call for.
+    pub fn envelope(&self) -> &[Need] {
+        &self.envelope
+    }
+
+    /// The hard cap in a limited dimension; none where the tool declares no worst case.
+    pub fn reserve(&self, dim: Dim) -> Option<u64> {
+        let index = crate::budget::index_of(dim.number())?;
+        (index < DIMENSIONS && self.reserve[index] > 0).then(|| self.reserve[index])
+    }
+
+    /// When it is stopped, in µs UTC.
+    pub fn deadline(&self) -> TimeUs {
+        self.deadline
+    }
+
+    /// The attempt that is to run, from 1.
+    pub fn attempt(&self) -> u16 {
+        self.attempt
+    }
+}

@@ -1,0 +1,479 @@
+//! `apply`: the fold. It decides every entry's command again, compares, and only then moves the state on.
+
+use crate::admitted::{AdmittedCall, Need};
+use crate::body::v1::{AgentSpawned, CallAdmitted, CallFinished, Grant, Refused, SessionOpened, ToolBound};
+use crate::budget::{self, Vector};
+use crate::capability::{ExactName, Scope};
+use crate::command::{Ask, Command};
+use crate::decide::{call, tool};
+use crate::entry::{Entry, Header};
+use crate::event::{Body, Event, kind};
+use crate::hash::{Context, derive};
+use crate::ids::{AgentId, CallId, GrantId, PrincipalId, Seq, derived};
+use crate::keys::KeyGrant;
+use crate::limits::REFUSALS_SEEN_MAX;
+use crate::state::rows::RowKey;
+use crate::state::{Agent, AgentState, Call, Key, Principal, PrincipalKind, Refusals, Session, State};
+use crate::tool::{Effect as EffectClass, Model};
+
+/// Work that the runtime must do because an entry was applied. Never recorded: applying again gives it again.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Run a call.
+    Start(Box<AdmittedCall>),
+    /// Stop a running call whose authority has gone.
+    Cancel(CallId),
+    /// Ask the agent's driver what comes next.
+    Drive(AgentId),
+}
+
+/// The effects of one entry, in order.
+#[must_use = "an effect that is dropped is work that never happens"]
+#[derive(Clone, Debug, Default)]
+pub struct Effects(Vec<Effect>);
+
+impl IntoIterator for Effects {
+    type Item = Effect;
+    type IntoIter = std::vec::IntoIter<Effect>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Effects {
+    /// The effects, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Effect> {
+        self.0.iter()
+    }
+}
+
+/// An entry that the rules do not allow where it stands, however well it is signed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("entry {seq} is not what the rules give: {rule}")]
+pub struct Illegal {
+    /// The entry.
+    pub seq: Seq,
+    /// The rule in words.
+    pub rule: String,
+    /// What `decide` gives instead, where it gives an event.
+    pub decided: Option<Box<Event>>,
+}
+
+impl State {
+    /// Applies `entry`, whose link and signature a reader has checked with [`crate::Head::accept`].
+    ///
+    /// # Errors
+    /// [`Illegal`] if the entry holds no event of this version, does not stand at the next seq, or is not exactly what
+    /// [`State::decide`] gives. The state is then unchanged.
+    pub fn apply(&mut self, entry: &Entry) -> Result<Effects, Illegal> {
+        let header = entry.header();
+        let illegal = |rule: &str| Illegal { seq: header.seq, rule: rule.to_owned(), decided: None };
+        let event = entry.event().map_err(|fault| illegal(&fault.to_string()))?;
+        if header.seq != self.head.next_seq() || header.seq > 0 && header.session != self.head.session {
+            return Err(illegal("it does not stand at the next seq of this session"));
+        }
+        let decided = match event.command() {
+            None => self.decide_genesis(header, event)?,
+            Some(command) => self.decide_again(header, &command).map_err(|rule| illegal(rule))?,
+        };
+        if decided != *event {
+            let rule = format!("the rules give {}", describe(&decided));
+            return Err(Illegal { seq: header.seq, rule, decided: Some(Box::new(decided)) });
+        }
+        let effects = self.fold(entry, event);
+        self.head = entry.head();
+        if self.head.next_seq() == self.session.next_commit {
+            self.settle_tree();
+        }
+        Ok(effects)
+    }
+
+    fn decide_genesis(&self, header: &Header, event: &Event) -> Result<Event, Illegal> {
+        let illegal = |rule: String| Illegal { seq: header.seq, rule, decided: None };
+        let Body::SessionOpened(genesis) = &event.body else {
+            return Err(illegal("no genesis".to_owned()));
+        };
+        if header.seq != 0 || header.principal != PrincipalId::NODE {
+            return Err(illegal("a genesis stands at seq 0 and is asked by the node".to_owned()));
+        }
+        State::open(genesis, header.time_us)
+            .map_err(|denial| illegal(format!("the genesis is invalid: {}", denial.rule.unwrap_or_default())))
+    }
+
+    fn decide_again(&self, header: &Header, command: &Command) -> Result<Event, &'static str> {
+        if header.seq == 0 {
+            return Err("the first entry is no genesis");
+        }
+        if self.commit_due() && !matches!(command.ask, Ask::CommitState(_)) {
+            return Err("a commitment to the state is due here");
+        }
+        let decided = self.decide(header.principal, command, header.time_us);
+        if !crate::decide::is_recordable(&decided) {
+            return Err("the asker is unknown or the session is closed");
+        }
+        Ok(decided)
+    }
+
+    fn fold(&mut self, entry: &Entry, event: &Event) -> Effects {
+        let header = entry.header();
+        match &event.body {
+            Body::SessionOpened(body) => self.open_session(entry, body),
+            Body::StateCommitted(_) => self.commit_state(header.seq),
+            Body::SessionClosed(_) => {
+                self.session.closed = true;
+                self.touch(RowKey::Session);
+                Effects::default()
+            }
+            Body::Refused(body, ask) => self.count_refusal(header, body, ask),
+            Body::AgentSpawned(body) => self.add_agent(header, body),
+            Body::AgentStarted(body) => self.start_agent(body.agent),
+            Body::AgentEnded(body) => self.end_agent(body.agent),
+            Body::GrantIssued(body) => {
+                self.add_grant(GrantId(derived(self.head.session, header.seq, 0)), &body.grant);
+                Effects::default()
+            }
+            Body::GrantRevoked(body) => self.revoke_grant(body.grant),
+            Body::ToolBound(body) => self.bind_tools(body),
+            Body::CallAdmitted(body) => self.admit(header, body),
+            Body::CallFinished(body) => self.finish(body),
+        }
+    }
+
+    fn open_session(&mut self, entry: &Entry, genesis: &SessionOpened) -> Effects {
+        let session = entry.session();
+        self.session = Session {
+            class: genesis.class,
+            rules: genesis.rules,
+            opener: genesis.opener,
+            limits: Some(genesis.limits.clone()),
+            interval: u64::from(genesis.interval),
+            phase: 1,
+            next_commit: u64::from(genesis.interval),
+            closed: false,
+        };
+        self.touch(RowKey::Session);
+        for record in &genesis.keys {
+            let Ok(grant) = KeyGrant::decode(&record.0) else { continue };
+            let key = Key {
+                role: grant.role,
+                epoch: grant.epoch,
+                not_before_us: grant.not_before_us,
+                not_after_us: grant.not_after_us,
+            };
+            self.keys.insert(grant.key.id(), key);
+            self.touch(RowKey::Key(grant.key.id()));
+        }
+        let mut ordinal = 0;
+        let mut next = || {
+            ordinal += 1;
+            derived(session, 0, ordinal - 1)
+        };
+        for listed in &genesis.principals {
+            let id = listed.id.unwrap_or_else(|| PrincipalId(next()));
+            let Some(kind) = PrincipalKind::from_number(listed.kind) else { continue };
+            let principal = Principal {
+                kind,
+                alive: true,
+                custody: listed.custody,
+                keys: listed.keys.clone(),
+                models: listed.models,
+                above: None,
+            };
+            self.principals.insert(id, principal);
+            self.touch(RowKey::Principal(id));
+        }
+        let ids: Vec<GrantId> = genesis.grants.iter().map(|_| GrantId(next())).collect();
+        for (id, grant) in ids.into_iter().zip(&genesis.grants) {
+            self.add_grant(id, grant);
+        }
+        Effects::default()
+    }
+
+    fn commit_state(&mut self, seq: Seq) -> Effects {
+        self.commits += 1;
+        self.session.next_commit = (seq / self.session.interval + 1) * self.session.interval;
+        self.touch(RowKey::Session);
+        while let Some((ended, call)) = self.ended.front().copied()
+            && ended + 2 <= self.commits
+        {
+            self.ended.pop_front();
+            self.calls.remove(&call);
+            self.touch(RowKey::Call(call));
+        }
+        Effects::default()
+    }
+
+    fn count_refusal(&mut self, header: &Header, refused: &Refused, ask: &Ask) -> Effects {
+        let row = self.refusals.entry(header.principal).or_default();
+        let minute = header.time_us / 60_000_000;
+        if row.minute != minute {
+            *row = Refusals { minute, ..Refusals::default() };
+        }
+        *row.counts.entry(refused.code).or_default() += 1;
+        if row.seen.len() < REFUSALS_SEEN_MAX {
+            let tool = match ask {
+                Ask::Call(asked) => asked.tool.as_str(),
+                Ask::CommitState(_)
+                | Ask::CloseSession(_)
+                | Ask::SpawnAgent(_)
+                | Ask::StartAgent(_)
+                | Ask::EndAgent(_)
+                | Ask::Grant(_)
+                | Ask::Revoke(_)
+                | Ask::BindTool(_)
+                | Ask::Report(_) => "",
+            };
+            let need = refused.need.as_deref().unwrap_or("");
+            let len = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
+            row.seen.insert(derive(
+                Context::RefusalSeen,
+                &[&refused.code.to_be_bytes(), &len(tool), tool.as_bytes(), &len(need), need.as_bytes()],
+            ));
+        }
+        self.touch(RowKey::Refusals(header.principal));
+        Effects::default()
+    }
+
+    fn add_agent(&mut self, header: &Header, spawned: &AgentSpawned) -> Effects {
+        let session = self.head.session;
+        let id = PrincipalId(derived(session, header.seq, 0));
+        let above = self.agents.get_mut(&spawned.parent).map(|parent| {
+            parent.live_children += 1;
+            parent.depth
+        });
+        if above.is_some() {
+            self.touch(RowKey::Agent(spawned.parent));
+        }
+        let principal = Principal {
+            kind: PrincipalKind::Agent,
+            alive: true,
+            custody: 1,
+            keys: Vec::new(),
+            models: 0,
+            above: Some(spawned.parent),
+        };
+        self.principals.insert(id, principal);
+        self.touch(RowKey::Principal(id));
+        let agent = Agent {
+            spec: spawned.spec.clone(),
+            spec_digest: spawned.spec_digest,
+            state: AgentState::Spawned,
+            parent: spawned.parent,
+            depth: above.unwrap_or(0) + 1,
+            grant: spawned.grant,
+            plan: spawned.plan.clone(),
+            live_children: 0,
+            open_calls: 0,
+        };
+        self.agents.insert(id, agent);
+        self.touch(RowKey::Agent(id));
+        self.each_above(&[spawned.grant], |meter| meter.live += 1);
+        for (ordinal, grant) in (1..).zip(&spawned.grants) {
+            self.add_grant(GrantId(derived(session, header.seq, ordinal)), grant);
+        }
+        Effects::default()
+    }
+
+    fn start_agent(&mut self, id: AgentId) -> Effects {
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.state = AgentState::Running;
+            self.running += 1;
+            self.touch(RowKey::Agent(id));
+        }
+        Effects(vec![Effect::Drive(id)])
+    }
+
+    fn end_agent(&mut self, id: AgentId) -> Effects {
+        let Some(agent) = self.agents.get_mut(&id) else { return Effects::default() };
+        agent.state = AgentState::Ended;
+        let (grant, parent) = (agent.grant, agent.parent);
+        self.running = self.running.saturating_sub(1);
+        self.touch(RowKey::Agent(id));
+        if let Some(principal) = self.principals.get_mut(&id) {
+            principal.alive = false;
+            self.touch(RowKey::Principal(id));
+        }
+        self.each_above(&[grant], |meter| meter.live = meter.live.saturating_sub(1));
+        let Some(above) = self.agents.get_mut(&parent) else { return Effects::default() };
+        above.live_children = above.live_children.saturating_sub(1);
+        self.touch(RowKey::Agent(parent));
+        Effects(vec![Effect::Drive(parent)])
+    }
+
+    fn add_grant(&mut self, id: GrantId, grant: &Grant) {
+        self.grants.add(id, grant.clone());
+        self.touch(RowKey::Grant(id));
+        self.touch(RowKey::Meter(id));
+        if let Some(parent) = grant.parent {
+            self.touch(RowKey::Meter(parent));
+        }
+    }
+
+    fn revoke_grant(&mut self, id: GrantId) -> Effects {
+        let Some(at) = self.grants.find(&id) else { return Effects::default() };
+        self.grants.at_mut(at).revoked = true;
+        self.touch(RowKey::Grant(id));
+        let mut cancelled = Vec::new();
+        for (call_id, call) in &self.calls {
+            let hit = call.ended.is_none() && !call.cancel && self.stands_on(call, at);
+            if hit {
+                cancelled.push(*call_id);
+            }
+        }
+        for call_id in &cancelled {
+            if let Some(call) = self.calls.get_mut(call_id) {
+                call.cancel = true;
+            }
+            self.touch(RowKey::Call(*call_id));
+        }
+        Effects(cancelled.into_iter().map(Effect::Cancel).collect())
+    }
+
+    fn stands_on(&self, call: &Call, grant: u32) -> bool {
+        let mut leaves = call.grants.iter().filter_map(|id| self.grants.find(id));
+        leaves.any(|leaf| self.grants.chain(leaf).any(|up| up == grant))
+    }
+
+    fn bind_tools(&mut self, bound: &ToolBound) -> Effects {
+        for binding in &bound.tools {
+            let Ok(parsed) = tool::parse(&binding.tool) else { continue };
+            self.tools.insert(binding.tool.name.clone(), parsed);
+            self.touch(RowKey::Tool(binding.tool.name.clone()));
+        }
+        Effects::default()
+    }
+
+    fn admit(&mut self, header: &Header, admitted: &CallAdmitted) -> Effects {
+        let id = CallId(derived(self.head.session, header.seq, 0));
+        let reserve = budget::vector(&admitted.reserve).unwrap_or_default();
+        let grants: Vec<GrantId> = std::iter::once(admitted.grant).chain(admitted.need_grants.iter().copied()).collect();
+        let model = Model::from_number(admitted.model).unwrap_or(Model::Tool);
+        let effect = self.tools.get(&admitted.tool).map_or(EffectClass::Read, |tool| tool.effect);
+        let executor = self.executor_of(model).unwrap_or_default();
+        let envelope = self.envelope(admitted, &grants);
+        let at = header.time_us;
+        self.each_above(&grants, |meter| meter.reserve(&reserve));
+        self.advance_rates(&grants, at);
+        if let Some(agent) = self.agents.get_mut(&header.principal) {
+            agent.open_calls += 1;
+            self.touch(RowKey::Agent(header.principal));
+        }
+        let call = Call {
+            seq: header.seq,
+            principal: header.principal,
+            executor,
+            grants,
+            reserve,
+            deadline: admitted.deadline,
+            attempt: 1,
+            depth: 0,
+            effect,
+            cancel: false,
+            ended: None,
+        };
+        self.calls.insert(id, call);
+        self.open_calls += 1;
+        self.touch(RowKey::Call(id));
+        let Some(arguments) = header.blobs.get(usize::from(admitted.args)).copied() else { return Effects::default() };
+        let call = AdmittedCall {
+            id,
+            session: self.head.session,
+            seq: header.seq,
+            at,
+            principal: header.principal,
+            executor,
+            model,
+            effect,
+            tool: admitted.tool.clone(),
+            digest: admitted.digest,
+            facts: admitted.facts.clone(),
+            arguments,
+            envelope,
+            reserve,
+            deadline: admitted.deadline,
+            attempt: 1,
+        };
+        Effects(vec![Effect::Start(Box::new(call))])
+    }
+
+    /// Each need with the scope of its grant, met with the narrowing of the command.
+    fn envelope(&self, admitted: &CallAdmitted, grants: &[GrantId]) -> Vec<Need> {
+        let needs = ExactName::parse(&admitted.tool).ok().and_then(|name| {
+            let tool = self.tools.get(&admitted.tool)?;
+            call::needs(tool, &name, &admitted.facts, admitted.extra).ok()
+        });
+        let within = |index: usize| -> Option<Scope> {
+            let scope = &self.grants.get(grants.get(index)?)?.grant.cap.scope;
+            match admitted.narrow.get(index).and_then(Option::as_ref) {
+                Some(narrow) => scope.meet(&narrow.scope),
+                None => Some(scope.clone()),
+            }
+        };
+        let needs = needs.unwrap_or_default().into_iter().enumerate();
+        needs.filter_map(|(index, scope)| within(index).map(|within| Need { scope, within })).collect()
+    }
+
+    fn finish(&mut self, finished: &CallFinished) -> Effects {
+        let Some(call) = self.calls.get_mut(&finished.call) else { return Effects::default() };
+        call.ended = Some(self.commits);
+        let (principal, grants, reserve) = (call.principal, call.grants.clone(), call.reserve);
+        self.ended.push_back((self.commits, finished.call));
+        self.open_calls = self.open_calls.saturating_sub(1);
+        self.touch(RowKey::Call(finished.call));
+        let charged = finished.charged.as_ref().unwrap_or(&finished.actual);
+        let charged: Vector = budget::vector(charged).unwrap_or_default();
+        self.each_above(&grants, |meter| meter.settle(&reserve, &charged));
+        if let Some(agent) = self.agents.get_mut(&principal) {
+            agent.open_calls = agent.open_calls.saturating_sub(1);
+            self.touch(RowKey::Agent(principal));
+            return Effects(vec![Effect::Drive(principal)]);
+        }
+        Effects::default()
+    }
+
+    /// Changes the meter of every grant on the chains of `leaves`, each once.
+    fn each_above(&mut self, leaves: &[GrantId], mut change: impl FnMut(&mut budget::Meter)) {
+        let leaves: Vec<u32> = leaves.iter().filter_map(|id| self.grants.find(id)).collect();
+        for up in self.grants.union(&leaves) {
+            let node = self.grants.at_mut(up);
+            change(&mut node.meter);
+            let id = node.id;
+            self.touch(RowKey::Meter(id));
+        }
+    }
+
+    fn advance_rates(&mut self, leaves: &[GrantId], at: u64) {
+        let leaves: Vec<u32> = leaves.iter().filter_map(|id| self.grants.find(id)).collect();
+        for up in self.grants.union(&leaves) {
+            let node = self.grants.at_mut(up);
+            if let Some(rate) = node.grant.cap.limits.rate {
+                node.meter.tat = budget::advanced(node.meter.tat, rate.period_us(), at);
+            }
+        }
+    }
+}
+
+/// An event in a few words, for the report of an illegal entry.
+fn describe(event: &Event) -> String {
+    match &event.body {
+        Body::Refused(refused, _) => match crate::denial::Code::from_number(refused.code) {
+            Some(code) => format!("Refused({code})"),
+            None => format!("Refused({})", refused.code),
+        },
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::AgentSpawned(_)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantIssued(_)
+        | Body::GrantRevoked(_)
+        | Body::ToolBound(_)
+        | Body::CallAdmitted(_)
+        | Body::CallFinished(_) => {
+            let same_kind = if event.kind() == kind::REFUSED { "" } else { " with other content" };
+            format!("{}{same_kind}", event.name())
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Commands: what is asked of the kernel, by a principal.
+
+use crate::body::v1::{
+    AgentEnded, AgentSpawned, AgentStarted, BindAsked, CallAdmitted, CallAsked, CallFinished, CloseAsked, Cmd,
+    CommitAsked, EndAsked, GrantAsked, GrantIssued, GrantRevoked, GrantTo, IssueAsked, ReportAsked, RevokeAsked,
+    SessionClosed, SpawnAsked, StartAsked, ToolBound, Via,
+};
+use crate::body::{self};
+use crate::denial::Code;
+use crate::entry::BlobRef;
+use crate::event::{BodyFault, blobs_in_order, kind};
+use crate::ids::{Bytes, CommandId, GrantId, Seq};
+use crate::limits::{
+    BLOBS_PER_ENTRY_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, DIMENSIONS, FACTS_MAX, NEEDS_MAX,
+    SCALAR_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TOOL_BYTES_MAX, TOOLS_PER_BINDING_MAX,
+};
+
+/// What is asked, by whom it is known when it is sent again, and under what right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Sixteen bytes that its sender chose; zeros for what the node asks of itself.
+    pub id: CommandId,
+    /// The seq its sender had read: recorded, never a reason to refuse.
+    pub as_of: Seq,
+    /// The administrative grant it uses.
+    pub under: Option<GrantId>,
+    /// The token it came by.
+    pub via: Option<Via>,
+    /// Its own signature, where one is due.
+    pub signed: Option<Bytes>,
+    /// What is asked.
+    pub ask: Ask,
+    /// The blobs it refers to, at most 64, in the order of first reference.
+    pub blobs: Vec<BlobRef>,
+}
+
+/// What is asked. A closed list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// Commit to the state.
+    CommitState(CommitAsked),
+    /// Close the session.
+    CloseSession(CloseAsked),
+    /// Make an agent with grants.
+    SpawnAgent(Box<SpawnAsked>),
+    /// Let an agent run.
+    StartAgent(StartAsked),
+    /// End an agent.
+    EndAgent(EndAsked),
+    /// Issue a grant.
+    Grant(IssueAsked),
+    /// Revoke a grant.
+    Revoke(RevokeAsked),
+    /// Bind tools.
+    BindTool(BindAsked),
+    /// Call a tool.
+    Call(Box<CallAsked>),
+    /// Report how a call ended.
+    Report(Box<ReportAsked>),
+}
+
+/// Why bytes or values are no command: they end at the edge, outside the log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {actual}, at most {limit}")]
+pub struct NoCommand {
+    /// What is out of bounds.
+    pub what: &'static str,
+    /// How much there is.
+    pub actual: usize,
+    /// How much there may be.
+    pub limit: usize,
+}
+
+impl NoCommand {
+    /// The code an edge answers with.
+    pub const CODE: Code = Code::Malformed;
+}
+
+impl Command {
+    /// A command of a sender that chose `id` and had read up to `as_of`.
+    pub fn new(id: CommandId, as_of: Seq, ask: Ask, blobs: Vec<BlobRef>) -> Command {
+        Command { id, as_of, under: None, via: None, signed: None, ask, blobs }
+    }
+
+    /// A command that the node asks of itself and that its own rule keeps from repeating.
+    pub fn of_node(ask: Ask, blobs: Vec<BlobRef>) -> Command {
+        Command::new(CommandId::NONE, 0, ask, blobs)
+    }
+
+    pub(crate) fn of_event(cmd: Option<&Cmd>, ask: Ask, blobs: Vec<BlobRef>) -> Command {
+        match cmd {
+            None => Command::of_node(ask, blobs),
+            Some(cmd) => Command {
+                id: cmd.id,
+                as_of: cmd.as_of,
+                under: cmd.under,
+                via: cmd.via.clone(),
+                signed: cmd.signed.clone(),
+                ask,
+                blobs,
+            },
+        }
+    }
+
+    /// How an event names this command.
+    pub(crate) fn cmd(&self) -> Option<Cmd> {
+        (!self.ask.is_of_node()).then(|| Cmd {
+            id: self.id,
+            as_of: self.as_of,
+            under: self.under,
+            via: self.via.clone(),
+            signed: self.signed.clone(),
+        })
+    }
+
+    /// Checks every bound that must hold for the command to be recorded at all.
+    ///
+    /// # Errors
+    /// The first bound that does not hold. What fails here never becomes an event, not even a refusal.
+    pub fn check(&self) -> Result<(), NoCommand> {
+        bound("blobs", self.blobs.len(), BLOBS_PER_ENTRY_MAX)?;
+        bound("signed", self.signed.as_ref().map_or(0, |signed| signed.0.len()), COMMAND_BYTES_MAX + 160)?;
+        self.ask.check()
+    }
+
+    /// Whether the body refers to each blob of the header, first references ascending from 0.
+    pub(crate) fn blobs_in_order(&self) -> bool {
+        blobs_in_order(&self.ask.blob_indexes(), self.blobs.len())
+    }
+}
+
+impl Ask {
+    /// The kind of the event that answers it.
+    pub fn kind(&self) -> u16 {
+        match self {
+            Ask::CommitState(_) => kind::STATE_COMMITTED,
+            Ask::CloseSession(_) => kind::SESSION_CLOSED,
+            Ask::SpawnAgent(_) => kind::AGENT_SPAWNED,
+            Ask::StartAgent(_) => kind::AGENT_STARTED,
+            Ask::EndAgent(_) => kind::AGENT_ENDED,
+            Ask::Grant(_) => kind::GRANT_ISSUED,
+            Ask::Revoke(_) => kind::GRANT_REVOKED,
+            Ask::BindTool(_) => kind::TOOL_BOUND,
+            Ask::Call(_) => kind::CALL_ADMITTED,
+            Ask::Report(_) => kind::CALL_FINISHED,
+        }
+    }
+
+    /// Whether only the node asks this, and only of itself.
+    pub fn is_of_node(&self) -> bool {
+        match self {
+            Ask::CommitState(_) | Ask::BindTool(_) => true,
+            Ask::CloseSession(_)
+            | Ask::SpawnAgent(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Grant(_)
+            | Ask::Revoke(_)
+            | Ask::Call(_)
+            | Ask::Report(_) => false,
+        }
+    }
+
+    /// The bytes that stand in a refusal.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Ask::CommitState(asked) => body::encode(asked),
+            Ask::CloseSession(asked) => body::encode(asked),
+            Ask::SpawnAgent(asked) => body::encode(asked),
+            Ask::StartAgent(asked) => body::encode(asked),
+            Ask::EndAgent(asked) => body::encode(asked),
+            Ask::Grant(asked) => body::encode(asked),
+            Ask::Revoke(asked) => body::encode(asked),
+            Ask::BindTool(asked) => body::encode(asked),
+            Ask::Call(asked) => body::encode(asked),
+            Ask::Report(asked) => body::encode(asked),
+        }
+    }
+
+    /// Reads what stands in a refusal.
+    ///
+    /// # Errors
+    /// [`BodyFault`] for bytes that no writer of this version makes.
+    pub fn decode(of: u16, schema: u16, bytes: &[u8]) -> Result<Ask, BodyFault> {
+        if schema != 1 {
+            return Err(BodyFault::UnknownSchema { kind: of, schema });
+        }
+        Ok(match of {
+            kind::STATE_COMMITTED => Ask::CommitState(body::decode(bytes)?),
+            kind::SESSION_CLOSED => Ask::CloseSession(body::decode(bytes)?),
+            kind::AGENT_SPAWNED => Ask::SpawnAgent(body::decode(bytes)?),
+            kind::AGENT_STARTED => Ask::StartAgent(body::decode(bytes)?),
+            kind::AGENT_ENDED => Ask::EndAgent(body::decode(bytes)?),
+            kind::GRANT_ISSUED => Ask::Grant(body::decode(bytes)?),
+            kind::GRANT_REVOKED => Ask::Revoke(body::decode(bytes)?),
+            kind::TOOL_BOUND => Ask::BindTool(body::decode(bytes)?),
+            kind::CALL_ADMITTED => Ask::Call(body::decode(bytes)?),
+            kind::CALL_FINISHED => Ask::Report(body::decode(bytes)?),
+            other => return Err(BodyFault::UnknownKind(other)),
+        })
+    }
+
+    /// The blob indexes, in the order of the fields.
+    pub(crate) fn blob_indexes(&self) -> Vec<u16> {
+        match self {
+            Ask::CommitState(_) | Ask::StartAgent(_) | Ask::EndAgent(_) | Ask::Grant(_) => Vec::new(),
+            Ask::CloseSession(asked) => asked.reason.into_iter().collect(),
+            Ask::Revoke(asked) => asked.reason.into_iter().collect(),
+            Ask::SpawnAgent(asked) => vec![asked.text],
+            Ask::BindTool(asked) => asked.tools.iter().map(|binding| binding.tool.text).collect(),
+            Ask::Call(asked) => std::iter::once(asked.args).chain(asked.detail).collect(),
+            Ask::Report(asked) => {
+                [asked.stdout, asked.stderr, asked.result, asked.record].into_iter().flatten().collect()
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), NoCommand> {
+        match self {
+            Ask::CommitState(_)
+            | Ask::CloseSession(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Revoke(_) => Ok(()),
+            Ask::Grant(asked) => bound("cap", asked.grant.cap.len(), CAPABILITY_TEXT_BYTES_MAX),
+            Ask::SpawnAgent(asked) => check_spawn(asked),
+            Ask::BindTool(asked) => check_bind(asked),
+            Ask::Call(asked) => check_call(asked),
+            Ask::Report(asked) => check_report(asked),
+        }
+    }
+
+    pub(crate) fn of_state_committed() -> Ask {
+        Ask::CommitState(CommitAsked {})
+    }
+
+    pub(crate) fn of_session_closed(event: &SessionClosed) -> Ask {
+        Ask::CloseSession(CloseAsked { why: event.why, reason: event.reason })
+    }
+
+    pub(crate) fn of_agent_spawned(event: &AgentSpawned) -> Ask {
+        Ask::SpawnAgent(Box::new(SpawnAsked {
+            spec: event.spec.clone(),
+            text: event.text,
+            spec_digest: event.spec_digest,
+            driver: event.driver,
+            seed: event.seed,
+            grant: event.grant,
+            need_grants: event.need_grants.clone(),
+            asked: event.asked.clone(),
+            narrow: texts(&event.narrow),
+            grants: event
+                .grants
+                .iter()
+                .map(|grant| GrantAsked { parent: grant.parent, cap: grant.cap.to_string() })
+                .collect(),
+            dropped: event.dropped.clone(),
+            plan: event.plan.clone(),
+        }))
+    }
+
+    pub(crate) fn of_agent_started(event: &AgentStarted) -> Ask {
+        Ask::StartAgent(StartAsked { agent: event.agent })
+    }
+
+    pub(crate) fn of_agent_ended(event: &AgentEnded) -> Ask {
+        Ask::EndAgent(EndAsked { agent: event.agent, how: event.how, code: event.code })
+    }
+
+    pub(crate) fn of_grant_issued(event: &GrantIssued) -> Ask {
+        let grant = &event.grant;
+        Ask::Grant(IssueAsked {
+            grant: GrantTo { parent: grant.parent, cap: grant.cap.to_string(), to: grant.subject },
+        })
+    }
+
+    pub(crate) fn of_grant_revoked(event: &GrantRevoked) -> Ask {
+        Ask::Revoke(RevokeAsked { grant: event.grant, reason: event.reason })
+    }
+
+    pub(crate) fn of_tool_bound(event: &ToolBound) -> Ask {
+        Ask::BindTool(BindAsked { tools: event.tools.clone() })
+    }
+
+    pub(crate) fn of_call_admitted(event: &CallAdmitted) -> Ask {
+        Ask::Call(Box::new(CallAsked {
+            tool: event.tool.clone(),
+            digest: event.digest,
+            grant: event.grant,
+            need_grants: event.need_grants.clone(),
+            facts: event.facts.clone(),
+            extra: event.extra,
+            args: event.args,
+            asked: event.asked.clone(),
+            narrow: texts(&event.narrow),
+            task: event.task,
+            parent: event.parent,
+            unfit: None,
+            detail: None,
+        }))
+    }
+
+    pub(crate) fn of_call_finished(event: &CallFinished) -> Ask {
+        Ask::Report(Box::new(ReportAsked {
+            call: event.call,
+            attempt: event.attempt,
+            outcome: event.outcome.clone(),
+            actual: event.actual.clone(),
+            stdout: event.stdout,
+            stderr: event.stderr,
+            result: event.result,
+            record: event.record,
+            sandbox: event.sandbox.clone(),
+            wasm: event.wasm.clone(),
+            of: event.of,
+            usage: event.usage.clone(),
+        }))
+    }
+}
+
+fn texts(caps: &[Option<crate::capability::Capability>]) -> Vec<Option<String>> {
+    caps.iter().map(|cap| cap.as_ref().map(ToString::to_string)).collect()
+}
+
+fn bound(what: &'static str, actual: usize, limit: usize) -> Result<(), NoCommand> {
+    if actual > limit { Err(NoCommand { what, actual, limit }) } else { Ok(()) }
+}
+
+/// Text of a name in a command. Longer than any good name, so that a bad one can be refused and recorded.
+const NAME_TEXT_MAX: usize = 1_024;
+
+fn check_spawn(asked: &SpawnAsked) -> Result<(), NoCommand> {
+    bound("spec", asked.spec.len(), NAME_TEXT_MAX)?;
+    bound("need_grants", asked.need_grants.len(), NEEDS_MAX)?;
+    bound("asked", asked.asked.len(), DIMENSIONS)?;
+    check_narrow(&asked.narrow)?;
+    bound("grants", asked.grants.len(), SPAWN_GRANTS_MAX)?;
+    let bytes = asked.grants.iter().map(|grant| grant.cap.len()).sum();
+    bound("grants together", bytes, SPAWN_GRANTS_BYTES_MAX)?;
+    bound("dropped", asked.dropped.len(), SPAWN_GRANTS_MAX)?;
+    for text in &asked.dropped {
+        bound("dropped", text.len(), NAME_TEXT_MAX)?;
+    }
+    let plan = &asked.plan;
+    bound("plan.workstream", plan.workstream.len(), NAME_TEXT_MAX)?;
+    for (what, len) in [
+        ("plan.requires", plan.requires.len()),
+        ("plan.objectives", plan.objectives.len()),
+        ("plan.deliverables", plan.deliverables.len()),
+        ("plan.milestones", plan.milestones.len()),
+    ] {
+        bound(what, len, 64)?;
+    }
+    let names = plan.objectives.iter().chain(plan.deliverables.iter().map(|deliverable| &deliverable.name));
+    let milestones = plan.milestones.iter().flat_map(|milestone| {
+        std::iter::once(&milestone.name).chain(&milestone.members)
+    });
+    let bytes = names.chain(milestones).map(String::len).sum();
+    bound("plan", bytes, COMMAND_BYTES_MAX / 2)
+}
+
+fn check_bind(asked: &BindAsked) -> Result<(), NoCommand> {
+    bound("tools", asked.tools.len(), TOOLS_PER_BINDING_MAX)?;
+    for binding in &asked.tools {
+        bound("tool", body::encode(&binding.tool).len(), TOOL_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+fn check_call(asked: &CallAsked) -> Result<(), NoCommand> {
+    bound("tool", asked.tool.len(), NAME_TEXT_MAX)?;
+    bound("need_grants", asked.need_grants.len(), NEEDS_MAX)?;
+    bound("asked", asked.asked.len(), DIMENSIONS)?;
+    check_narrow(&asked.narrow)?;
+    bound("facts", asked.facts.len(), FACTS_MAX)?;
+    for fact in &asked.facts {
+        bound("fact pointer", fact.pointer.len(), SCALAR_BYTES_MAX)?;
+        bound("fact", fact.text.as_ref().map_or(0, String::len), SCALAR_BYTES_MAX)?;
+    }
+    Ok(())
+}
+
+fn check_narrow(narrow: &[Option<String>]) -> Result<(), NoCommand> {
+    bound("narrow", narrow.len(), NEEDS_MAX + 1)?;
+    bound("narrow together", narrow.iter().flatten().map(String::len).sum(), COMMAND_BYTES_MAX / 2)
+}
+
+fn check_report(asked: &ReportAsked) -> Result<(), NoCommand> {
+    bound("actual", asked.actual.len(), DIMENSIONS)?;
+    bound("symbol", asked.outcome.symbol.as_ref().map_or(0, String::len), 64)
+}

@@ -1,0 +1,160 @@
+//! Grants: issue, delegate, revoke; and whether one is live.
+
+use crate::body::v1::{Cmd, Grant, GrantAsked, GrantIssued, GrantRevoked, IssueAsked, RevokeAsked};
+use crate::capability::{Capability, Use};
+use crate::decide::Answer;
+use crate::denial::{Code, Denial, Dim};
+use crate::event::Body;
+use crate::ids::{GrantId, PrincipalId, TimeUs};
+use crate::limits::{CAPABILITY_BYTES_MAX, GRANT_CHILDREN_MAX, GRANTS_MAX, TIME_US_MAX};
+use crate::state::State;
+
+pub(crate) fn issue(
+    state: &State,
+    by: PrincipalId,
+    cmd: Option<Cmd>,
+    asked: &IssueAsked,
+    at: TimeUs,
+) -> Result<Answer, Denial> {
+    let to = asked.grant.to;
+    let asked = GrantAsked { parent: asked.grant.parent, cap: asked.grant.cap.clone() };
+    if asked.parent.is_none() {
+        // A root grant needs a signed command and an administrative grant; this version has neither.
+        return Err(Denial::new(Code::CommandUnsigned).need("admin:#grant-root"));
+    }
+    match state.principals.get(&to) {
+        // Not 203: that code is for a stranger who asks, and never becomes an entry.
+        None => return Err(Denial::new(Code::Malformed).rule("to")),
+        Some(principal) if !principal.alive => return Err(Denial::new(Code::PrincipalDead).rule("to")),
+        Some(_) => {}
+    }
+    let grant = delegate(state, by, &asked, to, at, 0)?;
+    Ok(Body::GrantIssued(Box::new(GrantIssued { cmd, grant })).into())
+}
+
+pub(crate) fn revoke(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &RevokeAsked) -> Result<Answer, Denial> {
+    let at = state.grants.find(&asked.grant).ok_or(Denial::new(Code::NoGrant))?;
+    let node = state.grants.at(at);
+    let above = |by: PrincipalId| {
+        state.grants.chain(at).skip(1).any(|up| {
+            let grant = &state.grants.at(up).grant;
+            grant.subject == by || grant.issuer == by
+        })
+    };
+    let standing = if node.grant.subject == by {
+        1
+    } else if node.grant.issuer == by {
+        2
+    } else if above(by) {
+        3
+    } else {
+        return Err(Denial::new(Code::NotRevoker).at_grant(asked.grant).need("admin:#revoke-any"));
+    };
+    Ok(Body::GrantRevoked(GrantRevoked {
+        cmd,
+        grant: asked.grant,
+        standing,
+        already: node.revoked,
+        reason: asked.reason,
+    })
+    .into())
+}
+
+/// The filled grant that `by` may hand to `to`; `siblings` are grants of the same command that come before it.
+pub(crate) fn delegate(
+    state: &State,
+    by: PrincipalId,
+    asked: &GrantAsked,
+    to: PrincipalId,
+    at: TimeUs,
+    siblings: u32,
+) -> Result<Grant, Denial> {
+    let mut cap = parse(&asked.cap)?;
+    let parent = asked.parent.ok_or(Denial::new(Code::BadParent))?;
+    let index = state.grants.find(&parent).ok_or(Denial::new(Code::BadParent))?;
+    let node = state.grants.at(index);
+    if node.grant.subject != by {
+        return Err(Denial::new(Code::NotHolder).at_grant(parent));
+    }
+    live(state, index, at)?;
+    let held = &node.grant.cap;
+    if held.depth == 0 {
+        return Err(Denial::new(Code::NoDelegate).at_grant(parent));
+    }
+    cap.fill_from(held);
+    let wider = |dim: Dim| Denial::new(Code::NotAttenuated).at_grant(parent).dim(dim).need(&cap);
+    cap.attenuates(held).map_err(wider)?;
+    if !cap_window_is_sound(&cap) {
+        return Err(wider(Dim::Time));
+    }
+    if cap.depth >= held.depth {
+        return Err(wider(Dim::Depth));
+    }
+    if held.use_ == Use::No && cap.use_ != Use::No {
+        return Err(Denial::new(Code::NotAttenuated).at_grant(parent).rule("use").need(&cap));
+    }
+    let conveyed = |up: u32| {
+        let grant = &state.grants.at(up).grant;
+        grant.cap.use_ == Use::Convey && grant.subject == to
+    };
+    if state.grants.chain(index).any(conveyed) {
+        return Err(Denial::new(Code::SelfConvey).at_grant(parent));
+    }
+    let children = u64::from(node.meter.children) + u64::from(siblings);
+    if children >= u64::from(GRANT_CHILDREN_MAX) {
+        let limit = u64::from(GRANT_CHILDREN_MAX);
+        return Err(Denial::count(Code::Limit, Dim::Children, limit, children, 1).at_grant(parent));
+    }
+    if state.grants.len() + siblings as usize >= GRANTS_MAX {
+        let held = state.grants.len() as u64;
+        return Err(Denial::count(Code::Limit, Dim::Grants, GRANTS_MAX as u64, held, 1));
+    }
+    if cap.to_string().len() > CAPABILITY_BYTES_MAX {
+        return Err(Denial::new(Code::Malformed).rule("a filled grant is longer than 4,096 bytes"));
+    }
+    Ok(Grant { parent: Some(parent), issuer: by, subject: to, cap, answers: Vec::new() })
+}
+
+pub(crate) fn cap_window_is_sound(cap: &Capability) -> bool {
+    cap.nbf_us.unwrap_or(0) < cap.exp_us.unwrap_or(TIME_US_MAX)
+}
+
+/// Parses the text of a capability in a command.
+pub(crate) fn parse(text: &str) -> Result<Capability, Denial> {
+    Capability::parse(text).map_err(|error| Denial::new(error.code).rule("capability"))
+}
+
+/// The index of a grant that `by` may use now.
+pub(crate) fn usable(state: &State, id: &GrantId, by: PrincipalId, at: TimeUs) -> Result<u32, Denial> {
+    let index = state.grants.find(id).ok_or_else(|| Denial::new(Code::NoGrant).at_grant(*id))?;
+    let grant = &state.grants.at(index).grant;
+    if grant.subject != by {
+        return Err(Denial::new(Code::NotHolder).at_grant(*id));
+    }
+    if grant.cap.use_ != Use::Yes {
+        return Err(Denial::new(Code::NoUse).at_grant(*id));
+    }
+    live(state, index, at)?;
+    Ok(index)
+}
+
+/// Whether the grant at `index` and all above it hold at `at`; the nearest that does not is named.
+pub(crate) fn live(state: &State, index: u32, at: TimeUs) -> Result<(), Denial> {
+    for up in state.grants.chain(index) {
+        let node = state.grants.at(up);
+        let cap = &node.grant.cap;
+        let code = if node.revoked {
+            Code::Revoked
+        } else if at >= cap.exp_us.unwrap_or(TIME_US_MAX) {
+            Code::Expired
+        } else if at < cap.nbf_us.unwrap_or(0) {
+            Code::NotYet
+        } else if !state.principals.get(&node.grant.subject).is_some_and(|subject| subject.alive) {
+            Code::HolderDead
+        } else {
+            continue;
+        };
+        return Err(Denial::new(code).at_grant(node.id));
+    }
+    Ok(())
+}

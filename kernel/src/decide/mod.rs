@@ -1,0 +1,159 @@
+//! `decide`: a command in, exactly one event out. Total: a refusal is an event.
+//!
+//! Every check stands in the fixed order of `docs/FORMAT.md`, so that the first failing one gives the code.
+
+pub(crate) mod agent;
+pub(crate) mod call;
+pub(crate) mod genesis;
+pub(crate) mod grant;
+pub(crate) mod session;
+pub(crate) mod tool;
+
+use crate::body::v1::Refused;
+use crate::command::{Ask, Command};
+use crate::denial::{Code, Denial};
+use crate::event::{Body, Event};
+use crate::ids::{Bytes, PrincipalId, Seq, TimeUs};
+use crate::limits::{BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX};
+use crate::state::{PrincipalKind, State};
+
+/// What a command comes to when it is not refused.
+pub(crate) struct Answer {
+    causes: Vec<Seq>,
+    body: Body,
+}
+
+impl From<Body> for Answer {
+    fn from(body: Body) -> Answer {
+        Answer { causes: Vec::new(), body }
+    }
+}
+
+impl State {
+    /// What `command`, asked by `by` at `at`, comes to in this state. Reads only.
+    ///
+    /// A command that fails [`Command::check`] is no command; deciding it gives a refusal that no chain may hold. The
+    /// same is true of the codes [`Code::SessionClosed`] and [`Code::UnknownPrincipal`]: an edge answers with them,
+    /// outside the log ([`is_recordable`]).
+    pub fn decide(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Event {
+        match self.answer(by, command, at) {
+            Ok(Answer { causes, body }) => Event { causes, blobs: command.blobs.clone(), body },
+            Err(denial) => refusal(command, denial),
+        }
+    }
+
+    fn answer(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Result<Answer, Denial> {
+        if command.check().is_err() || !command.blobs_in_order() || command.signed.is_some() || command.via.is_some() {
+            return Err(Denial::new(Code::Malformed));
+        }
+        if self.session.closed {
+            return Err(Denial::new(Code::SessionClosed));
+        }
+        self.asker(by, &command.ask)?;
+        if self.commit_due() && !matches!(command.ask, Ask::CommitState(_)) {
+            return Err(Denial::new(Code::IllegalTransition).rule("state commitment due"));
+        }
+        if command.under.is_some() {
+            return Err(Denial::new(Code::NoAdmin));
+        }
+        let cmd = command.cmd();
+        match &command.ask {
+            Ask::CommitState(_) => session::commit_state(self, cmd),
+            Ask::CloseSession(asked) => session::close(self, by, cmd, asked),
+            Ask::SpawnAgent(asked) => agent::spawn(self, by, cmd, asked, at),
+            Ask::StartAgent(asked) => agent::start(self, by, cmd, asked),
+            Ask::EndAgent(asked) => agent::end(self, by, cmd, asked),
+            Ask::Grant(asked) => grant::issue(self, by, cmd, asked, at),
+            Ask::Revoke(asked) => grant::revoke(self, by, cmd, asked),
+            Ask::BindTool(asked) => tool::bind(self, cmd, asked),
+            Ask::Call(asked) => call::call(self, by, cmd, asked, at),
+            Ask::Report(asked) => call::report(self, by, cmd, asked),
+        }
+    }
+
+    /// Whether `by` is known, alive and of a kind that may ask this at all.
+    fn asker(&self, by: PrincipalId, ask: &Ask) -> Result<(), Denial> {
+        let kind = if by == PrincipalId::NODE {
+            PrincipalKind::Node
+        } else {
+            let principal = self.principals.get(&by).ok_or(Denial::new(Code::UnknownPrincipal))?;
+            if !principal.alive {
+                return Err(Denial::new(Code::PrincipalDead));
+            }
+            principal.kind
+        };
+        let may = match ask {
+            Ask::CommitState(_) | Ask::BindTool(_) => kind == PrincipalKind::Node,
+            Ask::Report(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Executor,
+            Ask::EndAgent(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Agent,
+            Ask::CloseSession(_)
+            | Ask::SpawnAgent(_)
+            | Ask::StartAgent(_)
+            | Ask::Grant(_)
+            | Ask::Revoke(_)
+            | Ask::Call(_) => kind != PrincipalKind::Node && kind != PrincipalKind::Executor,
+        };
+        if !may {
+            return Err(Denial::new(Code::WrongKind));
+        }
+        match ask {
+            Ask::SpawnAgent(_) | Ask::Call(_) => agent::must_run(self, by),
+            Ask::CommitState(_)
+            | Ask::CloseSession(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Grant(_)
+            | Ask::Revoke(_)
+            | Ask::BindTool(_)
+            | Ask::Report(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether an event may stand in a chain. Refusals to strangers, on closed sessions and while a commitment to the state
+/// is due may not: the edge answers them, or the engine commits first.
+pub fn is_recordable(event: &Event) -> bool {
+    match &event.body {
+        Body::Refused(refused, _) => {
+            refused.code != Code::SessionClosed.number() && refused.code != Code::UnknownPrincipal.number()
+        }
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::AgentSpawned(_)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantIssued(_)
+        | Body::GrantRevoked(_)
+        | Body::ToolBound(_)
+        | Body::CallAdmitted(_)
+        | Body::CallFinished(_) => true,
+    }
+}
+
+fn refusal(command: &Command, denial: Denial) -> Event {
+    let body = command.ask.encode();
+    let room = BODY_BYTES_MAX.saturating_sub(body.len() + 1_024).min(CAPABILITY_TEXT_BYTES_MAX);
+    let refused = Refused {
+        cmd: command.cmd(),
+        kind: command.ask.kind(),
+        schema: 1,
+        body: Bytes(body),
+        code: denial.code.number(),
+        failed_at: denial.failed_at,
+        item: denial.item,
+        dim: denial.dim.map(|dim| dim.number()),
+        need: denial.need.filter(|need| need.len() <= room),
+        limit: denial.limit,
+        retry_at: denial.retry_at,
+        approval: None,
+        rule: denial.rule,
+        first_seq: None,
+        detail: None,
+    };
+    Event {
+        causes: Vec::new(),
+        blobs: command.blobs.clone(),
+        body: Body::Refused(Box::new(refused), Box::new(command.ask.clone())),
+    }
+}

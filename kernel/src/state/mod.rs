@@ -1,0 +1,269 @@
+//! The state: what `decide` needs to decide, and nothing else.
+
+pub(crate) mod grants;
+pub(crate) mod rows;
+pub(crate) mod tree;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::body::v1::{Plan, SessionLimits};
+use crate::capability::Template;
+use crate::denial::numbered;
+use crate::entry::Head;
+use crate::facts::FactSpec;
+use crate::ids::{AgentId, CallId, Digest, GrantId, KeyId, PrincipalId, Seq, SessionId, TimeUs};
+use crate::keys::Role;
+use crate::tool::{Effect, Model, Reserve};
+
+use self::grants::Grants;
+use self::rows::RowKey;
+use self::tree::Tree;
+
+numbered! {
+    /// What a principal is.
+    PrincipalKind: u8 {
+        /// A person.
+        Human = 1 "human",
+        /// An agent of this session.
+        Agent = 2 "agent",
+        /// Runs calls and reports on them, nothing else.
+        Executor = 3 "executor",
+        /// A program with rights of its own.
+        Service = 4 "service",
+        /// The engine itself.
+        Node = 5 "node",
+    }
+}
+
+numbered! {
+    /// Where an agent stands.
+    AgentState: u8 {
+        /// Made, not yet running.
+        Spawned = 1 "spawned",
+        /// Running.
+        Running = 2 "running",
+        /// Ended for good.
+        Ended = 5 "ended",
+    }
+}
+
+/// The state of one session after some entry. [`State::decide`] reads it, [`State::apply`] moves it on.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) head: Head,
+    /// Commitments to the state so far.
+    pub(crate) commits: u64,
+    pub(crate) session: Session,
+    pub(crate) principals: BTreeMap<PrincipalId, Principal>,
+    pub(crate) keys: BTreeMap<KeyId, Key>,
+    pub(crate) grants: Grants,
+    pub(crate) tools: BTreeMap<String, BoundTool>,
+    pub(crate) agents: BTreeMap<AgentId, Agent>,
+    pub(crate) running: u32,
+    pub(crate) calls: BTreeMap<CallId, Call>,
+    pub(crate) open_calls: usize,
+    /// Ended calls with the commit count at their end, oldest first.
+    pub(crate) ended: VecDeque<(u64, CallId)>,
+    pub(crate) refusals: BTreeMap<PrincipalId, Refusals>,
+    pub(crate) tree: Tree,
+    pub(crate) dirty: BTreeSet<RowKey>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Session {
+    pub(crate) class: u8,
+    pub(crate) rules: u16,
+    pub(crate) opener: PrincipalId,
+    pub(crate) limits: Option<SessionLimits>,
+    pub(crate) interval: u64,
+    pub(crate) phase: u8,
+    pub(crate) next_commit: Seq,
+    pub(crate) closed: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Principal {
+    pub(crate) kind: PrincipalKind,
+    pub(crate) alive: bool,
+    pub(crate) custody: u8,
+    pub(crate) keys: Vec<KeyId>,
+    pub(crate) models: u8,
+    /// Who made it, for an agent.
+    pub(crate) above: Option<PrincipalId>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    pub(crate) role: Role,
+    pub(crate) epoch: u32,
+    pub(crate) not_before_us: TimeUs,
+    pub(crate) not_after_us: TimeUs,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct BoundTool {
+    pub(crate) digest: Digest,
+    pub(crate) facts: Vec<FactSpec>,
+    /// As they were written, for the digest of the state.
+    pub(crate) need_texts: Vec<crate::tool::Need>,
+    /// As they were parsed when the tool was bound, each with the fact without which it does not apply.
+    pub(crate) needs: Vec<(Template, Option<String>)>,
+    pub(crate) effect: Effect,
+    pub(crate) reserve: Vec<Reserve>,
+    pub(crate) model: Model,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Agent {
+    pub(crate) spec: String,
+    pub(crate) spec_digest: Digest,
+    pub(crate) state: AgentState,
+    pub(crate) parent: PrincipalId,
+    pub(crate) depth: u8,
+    /// The grant it was spawned under.
+    pub(crate) grant: GrantId,
+    pub(crate) plan: Plan,
+    pub(crate) live_children: u32,
+    pub(crate) open_calls: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) seq: Seq,
+    pub(crate) principal: PrincipalId,
+    pub(crate) executor: PrincipalId,
+    /// The grants it named, need by need.
+    pub(crate) grants: Vec<GrantId>,
+    pub(crate) reserve: crate::budget::Vector,
+    pub(crate) deadline: TimeUs,
+    pub(crate) attempt: u16,
+    pub(crate) depth: u8,
+    pub(crate) effect: Effect,
+    pub(crate) cancel: bool,
+    /// The commit count at its end.
+    pub(crate) ended: Option<u64>,
+}
+
+/// What a principal was refused in one minute of event time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusals {
+    pub(crate) minute: u64,
+    pub(crate) counts: BTreeMap<u16, u32>,
+    pub(crate) seen: BTreeSet<Digest>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::new()
+    }
+}
+
+impl State {
+    /// The state before the genesis.
+    pub fn new() -> State {
+        State {
+            head: Head::none(),
+            commits: 0,
+            session: Session::default(),
+            principals: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            grants: Grants::default(),
+            tools: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            running: 0,
+            calls: BTreeMap::new(),
+            open_calls: 0,
+            ended: VecDeque::new(),
+            refusals: BTreeMap::new(),
+            tree: Tree::default(),
+            dirty: BTreeSet::new(),
+        }
+    }
+
+    /// The last entry that was applied.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The session.
+    pub fn session_id(&self) -> SessionId {
+        self.head.session
+    }
+
+    /// Who opened the session.
+    pub fn opener(&self) -> PrincipalId {
+        self.session.opener
+    }
+
+    /// Whether the session is closed.
+    pub fn is_closed(&self) -> bool {
+        self.session.closed
+    }
+
+    /// Whether the next entry must commit to the state.
+    pub fn commit_due(&self) -> bool {
+        self.head.kind != 0 && self.head.next_seq() == self.session.next_commit
+    }
+
+    /// The digest of a bound tool.
+    pub fn bound_digest(&self, tool: &str) -> Option<Digest> {
+        self.tools.get(tool).map(|tool| tool.digest)
+    }
+
+    /// Where an agent stands, if it is known.
+    pub fn agent_state(&self, agent: AgentId) -> Option<AgentState> {
+        self.agents.get(&agent).map(|agent| agent.state)
+    }
+
+    /// Calls without an outcome.
+    pub fn open_calls(&self) -> usize {
+        self.open_calls
+    }
+
+    /// The executor that runs calls of `model`: the one with the lowest id.
+    pub fn executor_of(&self, model: Model) -> Option<PrincipalId> {
+        let bit = 1 << (model.number() - 1);
+        let mut executors = self.principals.iter();
+        executors
+            .find(|(_, principal)| {
+                principal.kind == PrincipalKind::Executor && principal.alive && principal.models & bit != 0
+            })
+            .map(|(id, _)| *id)
+    }
+
+    /// The digest of the state, and how many leaves it covers.
+    ///
+    /// Cost follows what was touched since the last commitment, not what is alive.
+    pub fn digest(&self) -> (Digest, u64) {
+        if self.dirty.is_empty() {
+            let mut tree = self.tree.clone();
+            return (tree.digest(), tree.leaves());
+        }
+        let mut tree = self.tree.clone();
+        self.refresh(&mut tree);
+        (tree.digest(), tree.leaves())
+    }
+
+    pub(crate) fn touch(&mut self, key: RowKey) {
+        self.dirty.insert(key);
+    }
+
+    /// Brings the cached tree up to date.
+    pub(crate) fn settle_tree(&mut self) {
+        let mut tree = std::mem::take(&mut self.tree);
+        self.refresh(&mut tree);
+        tree.digest();
+        self.tree = tree;
+        self.dirty.clear();
+    }
+
+    fn refresh(&self, tree: &mut Tree) {
+        for key in &self.dirty {
+            let path = key.path();
+            match self.row(key) {
+                Some(value) => tree.insert(path, key.leaf(&value)),
+                None => tree.remove(&path),
+            }
+        }
+    }
+}
