@@ -100,6 +100,14 @@ pub const TOOL_BYTES_MAX: usize = 4_096;
 pub const TOOL_SPEC_BYTES_MAX: usize = 65_536;
 /// Tools bound by one event.
 pub const TOOLS_PER_BINDING_MAX: usize = 12;
+/// Characters of the description of a tool, and of what it says of its result.
+pub const DESCRIPTION_CHARS_MAX: usize = 1_024;
+/// Parameters of a tool.
+pub const PARAMS_MAX: usize = 64;
+/// Characters of the description of a parameter.
+pub const PARAM_CHARS_MAX: usize = 256;
+/// Words of an enum parameter.
+pub const VALUES_MAX: usize = 64;
 /// Bytes of the canonical JSON of arguments.
 pub const ARGUMENT_BYTES_MAX: usize = 1 << 20;
 /// Depth of the JSON of arguments.

@@ -2,8 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::denial::numbered;
+use crate::denial::{Dim, numbered};
+use crate::facts::{FactSpec, FactType, is_pointer, is_root};
+use crate::hash::{Context, derive};
 use crate::ids::Digest;
+use crate::limits::{
+    DESCRIPTION_CHARS_MAX, FACTS_MAX, NAME_SEGS_MAX, NEED_BYTES_MAX, NEEDS_MAX, PARAM_CHARS_MAX, PARAMS_MAX,
+    TOOL_BYTES_MAX, TOOL_SPEC_BYTES_MAX, VALUES_MAX,
+};
 
 numbered! {
     /// What may be done about a call whose outcome a crash has hidden.
@@ -28,6 +34,38 @@ numbered! {
         Code = 2 "code",
         /// An agent.
         Agent = 3 "agent",
+    }
+}
+
+numbered! {
+    /// How strongly a call is confined.
+    Level: u8 {
+        /// Not at all; such a call needs `admin:#unconfined`.
+        None = 1 "none",
+        /// By Landlock and a system call filter.
+        Landlock = 2 "landlock",
+        /// By namespaces as well.
+        Strong = 3 "strong",
+        /// No foreign code runs: the tool is part of the node and confines itself.
+        Native = 4 "native",
+    }
+}
+
+numbered! {
+    /// The type of a parameter.
+    ParamType: u8 {
+        /// Text of at most `max_len` bytes.
+        String = 1 "string",
+        /// A signed 64-bit integer.
+        Integer = 2 "integer",
+        /// `true` or `false`.
+        Boolean = 3 "boolean",
+        /// One of `values`.
+        Enum = 4 "enum",
+        /// `root:relative`.
+        Path = 5 "path",
+        /// A host name or address.
+        Host = 6 "host",
     }
 }
 
@@ -92,4 +130,240 @@ pub struct Reserve {
     /// The pointer of an integer fact.
     #[serde(rename = "ptr")]
     pub pointer: Option<String>,
+}
+
+impl FactDecl {
+    /// The declaration as [`crate::facts::extract`] takes it; `None` if its type has no such number.
+    pub fn spec(&self) -> Option<FactSpec> {
+        FactType::from_number(self.kind).map(|kind| FactSpec { pointer: self.pointer.clone(), kind })
+    }
+}
+
+/// A whole tool, at most 64 KiB encoded: what decides, and what a caller must know to ask for it.
+///
+/// Its encoding is named msgpack with the field names below, frozen; its digest is what grants and calls cite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolSpec {
+    /// Its exact name.
+    pub name: String,
+    /// Its version, at most 64 bytes.
+    #[serde(rename = "ver")]
+    pub version: String,
+    /// What it does, for those who choose tools: 1 to 1,024 characters without control characters.
+    #[serde(rename = "desc")]
+    pub description: String,
+    /// The digest of what runs.
+    #[serde(rename = "prog")]
+    pub program: Digest,
+    /// The facts it declares, at most 32, each pointer once.
+    pub facts: Vec<FactDecl>,
+    /// The needs it declares, the tool itself aside, at most 32.
+    pub needs: Vec<Need>,
+    /// Its effect class: the number of an [`Effect`].
+    #[serde(rename = "eff")]
+    pub effect: u8,
+    /// The worst case per limited dimension, ascending; an absent dimension has none.
+    #[serde(rename = "rsv")]
+    pub reserve: Vec<Reserve>,
+    /// Its execution model: the number of a [`Model`].
+    #[serde(rename = "mod")]
+    pub model: u8,
+    /// The least confinement it may run under: the number of a [`Level`].
+    #[serde(rename = "lvl")]
+    pub level: u8,
+    /// Whether two calls of it may run at a time in one session.
+    #[serde(rename = "par")]
+    pub parallel_safe: bool,
+    /// Its parameters, at most 64, ascending by name.
+    #[serde(rename = "prms")]
+    pub params: Vec<ParamSpec>,
+    /// What it answers, at most 1,024 characters without control characters.
+    #[serde(rename = "out")]
+    pub result: String,
+}
+
+/// A parameter of a tool: a member of its arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParamSpec {
+    /// `[a-z][a-z0-9_]{0,31}`.
+    pub name: String,
+    /// The number of a [`ParamType`].
+    #[serde(rename = "typ")]
+    pub kind: u8,
+    /// Whether it must be given.
+    #[serde(rename = "req")]
+    pub required: bool,
+    /// What the tool takes when it is not given, as canonical JSON. For readers: it is never written into arguments.
+    #[serde(rename = "dflt")]
+    pub default: Option<String>,
+    /// The least integer.
+    pub min: Option<i64>,
+    /// The greatest integer.
+    pub max: Option<i64>,
+    /// The most bytes of a string.
+    #[serde(rename = "mlen")]
+    pub max_len: Option<u32>,
+    /// The words of an enum, 1 to 64; empty for every other type.
+    #[serde(rename = "vals")]
+    pub values: Vec<String>,
+    /// What it means: at most 256 characters without control characters.
+    #[serde(rename = "desc")]
+    pub description: String,
+}
+
+/// Why bytes are no tool spec, or a spec has no bytes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ToolSpecError {
+    /// More bytes than allowed.
+    #[error("{bytes} bytes, at most {max} are allowed")]
+    TooLarge {
+        /// The encoded length.
+        bytes: usize,
+        /// The bound: of the whole spec, or of its decision part.
+        max: usize,
+    },
+    /// Not the one encoding of a tool spec.
+    #[error("not the canonical encoding of a tool spec")]
+    Encoding,
+    /// A field outside its bounds or form.
+    #[error("{field} is outside its bounds or form")]
+    Form {
+        /// The field.
+        field: &'static str,
+    },
+}
+
+impl ToolSpec {
+    /// The canonical bytes, checked like [`ToolSpec::decode`] checks them.
+    pub fn encode(&self) -> Result<Vec<u8>, ToolSpecError> {
+        self.check()?;
+        let bytes = rmp_serde::to_vec_named(self).map_err(|_| ToolSpecError::Encoding)?;
+        within(bytes, TOOL_SPEC_BYTES_MAX)
+    }
+
+    /// Reads canonical bytes. Whatever is not exactly what [`ToolSpec::encode`] writes is refused.
+    pub fn decode(bytes: &[u8]) -> Result<ToolSpec, ToolSpecError> {
+        if bytes.len() > TOOL_SPEC_BYTES_MAX {
+            return Err(ToolSpecError::TooLarge { bytes: bytes.len(), max: TOOL_SPEC_BYTES_MAX });
+        }
+        let spec: ToolSpec = rmp_serde::from_slice(bytes).map_err(|_| ToolSpecError::Encoding)?;
+        if spec.encode()? == bytes { Ok(spec) } else { Err(ToolSpecError::Encoding) }
+    }
+
+    /// The digest that pins the tool.
+    pub fn digest(&self) -> Result<Digest, ToolSpecError> {
+        Ok(derive(Context::ToolSpec, &[&self.encode()?]))
+    }
+
+    /// The part that decides, with `text` the index of the blob that holds the whole; at most 4 KiB encoded.
+    pub fn decision(&self, text: u16) -> Result<Tool, ToolSpecError> {
+        let tool = Tool {
+            name: self.name.clone(),
+            digest: self.digest()?,
+            facts: self.facts.clone(),
+            needs: self.needs.clone(),
+            effect: self.effect,
+            reserve: self.reserve.clone(),
+            model: self.model,
+            text,
+        };
+        let bytes = rmp_serde::to_vec_named(&tool).map_err(|_| ToolSpecError::Encoding)?;
+        within(bytes, TOOL_BYTES_MAX).map(|_| tool)
+    }
+
+    /// The declared facts as [`crate::facts::extract`] takes them.
+    pub fn fact_specs(&self) -> Result<Vec<FactSpec>, ToolSpecError> {
+        self.facts.iter().map(|fact| fact.spec().ok_or(ToolSpecError::Form { field: "facts" })).collect()
+    }
+
+    /// Checks the bounds and forms that can be seen without the state. Needs are parsed when the tool is bound.
+    fn check(&self) -> Result<(), ToolSpecError> {
+        let ascending = self.params.windows(2).all(|pair| pair[0].name < pair[1].name);
+        let dims = self.reserve.windows(2).all(|pair| pair[0].dim < pair[1].dim);
+        let rules = [
+            (is_name(&self.name), "name"),
+            (is_text(&self.version, 1, 64), "version"),
+            (is_text(&self.description, 1, DESCRIPTION_CHARS_MAX), "description"),
+            (self.facts.len() <= FACTS_MAX && self.facts.iter().all(|fact| self.may_declare(fact)), "facts"),
+            (self.needs.len() <= NEEDS_MAX && self.needs.iter().all(|need| self.may_need(need)), "needs"),
+            (Effect::from_number(self.effect).is_some(), "effect"),
+            (dims && self.reserve.iter().all(|reserve| self.may_reserve(reserve)), "reserve"),
+            (Model::from_number(self.model).is_some(), "model"),
+            (Level::from_number(self.level).is_some(), "level"),
+            (
+                ascending && self.params.len() <= PARAMS_MAX && self.params.iter().all(|param| self.may_take(param)),
+                "params",
+            ),
+            (is_text(&self.result, 0, DESCRIPTION_CHARS_MAX), "result"),
+        ];
+        match rules.iter().find(|(holds, _)| !holds) {
+            Some((_, field)) => Err(ToolSpecError::Form { field }),
+            None => Ok(()),
+        }
+    }
+
+    fn may_declare(&self, fact: &FactDecl) -> bool {
+        let kind = FactType::from_number(fact.kind);
+        is_pointer(&fact.pointer) && kind.is_some_and(|kind| self.declares(&fact.pointer, kind))
+    }
+
+    /// A path or host that were no fact would be out of reach of every need and every constraint.
+    fn may_take(&self, param: &ParamSpec) -> bool {
+        let fact = match ParamType::from_number(param.kind) {
+            Some(ParamType::Path) => Some(FactType::Path),
+            Some(ParamType::Host) => Some(FactType::Host),
+            Some(ParamType::String | ParamType::Integer | ParamType::Boolean | ParamType::Enum) | None => None,
+        };
+        param.is_sound() && fact.is_none_or(|kind| self.declares(&format!("/{}", param.name), kind))
+    }
+
+    fn may_need(&self, need: &Need) -> bool {
+        need.text.len() <= NEED_BYTES_MAX && need.when.as_ref().is_none_or(|when| self.declares(when, FactType::Bool))
+    }
+
+    fn may_reserve(&self, reserve: &Reserve) -> bool {
+        let pointer = reserve.pointer.as_ref();
+        (Dim::Calls.number()..=Dim::CpuUs.number()).contains(&reserve.dim)
+            && pointer.map_or(reserve.per == 0, |pointer| self.declares(pointer, FactType::Int))
+    }
+
+    fn declares(&self, pointer: &str, kind: FactType) -> bool {
+        let mut named = self.facts.iter().filter(|fact| fact.pointer == pointer);
+        named.next().is_some_and(|fact| fact.kind == kind.number()) && named.next().is_none()
+    }
+}
+
+impl ParamSpec {
+    fn is_sound(&self) -> bool {
+        let Some(kind) = ParamType::from_number(self.kind) else { return false };
+        let values = match kind {
+            ParamType::Enum => (1..=VALUES_MAX).contains(&self.values.len()),
+            ParamType::String | ParamType::Integer | ParamType::Boolean | ParamType::Path | ParamType::Host => {
+                self.values.is_empty()
+            }
+        };
+        let ranged = kind == ParamType::Integer || (self.min.is_none() && self.max.is_none());
+        let bounded = kind == ParamType::String || self.max_len.is_none();
+        is_param_name(&self.name) && values && ranged && bounded && is_text(&self.description, 0, PARAM_CHARS_MAX)
+    }
+}
+
+fn within(bytes: Vec<u8>, max: usize) -> Result<Vec<u8>, ToolSpecError> {
+    if bytes.len() <= max { Ok(bytes) } else { Err(ToolSpecError::TooLarge { bytes: bytes.len(), max }) }
+}
+
+fn is_name(name: &str) -> bool {
+    name.split('.').count() <= NAME_SEGS_MAX && name.split('.').all(is_root)
+}
+
+fn is_param_name(name: &str) -> bool {
+    name.len() <= 32
+        && name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+fn is_text(text: &str, min: usize, max: usize) -> bool {
+    (min..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
