@@ -347,7 +347,8 @@ impl State {
     fn admit(&mut self, header: &Header, admitted: &CallAdmitted) -> Effects {
         let id = CallId(derived(self.head.session, header.seq, 0));
         let reserve = budget::vector(&admitted.reserve).unwrap_or_default();
-        let grants: Vec<GrantId> = std::iter::once(admitted.grant).chain(admitted.need_grants.iter().copied()).collect();
+        let grants: Vec<GrantId> =
+            std::iter::once(admitted.grant).chain(admitted.need_grants.iter().copied()).collect();
         let model = Model::from_number(admitted.model).unwrap_or(Model::Tool);
         let effect = self.tools.get(&admitted.tool).map_or(EffectClass::Read, |tool| tool.effect);
         let executor = self.executor_of(model).unwrap_or_default();

@@ -142,9 +142,7 @@ pub fn keyring(genesis: &Entry, root: Option<&PublicKey>, report: &mut dyn FnMut
                 Some((Code::RootMismatch, "the grant names another root key than the genesis".to_owned()))
             }
             Ok(grant) if grant.origin != body.origin => Some((Code::KeyOriginMismatch, grant.origin)),
-            Ok(grant) => {
-                (!keys.add(grant)).then(|| (Code::KeyWrongRole, "a key that holds two roles".to_owned()))
-            }
+            Ok(grant) => (!keys.add(grant)).then(|| (Code::KeyWrongRole, "a key that holds two roles".to_owned())),
         };
         if let Some((code, actual)) = fault {
             report(Broken {

@@ -217,11 +217,9 @@ impl Ask {
 
     fn check(&self) -> Result<(), NoCommand> {
         match self {
-            Ask::CommitState(_)
-            | Ask::CloseSession(_)
-            | Ask::StartAgent(_)
-            | Ask::EndAgent(_)
-            | Ask::Revoke(_) => Ok(()),
+            Ask::CommitState(_) | Ask::CloseSession(_) | Ask::StartAgent(_) | Ask::EndAgent(_) | Ask::Revoke(_) => {
+                Ok(())
+            }
             Ask::Grant(asked) => bound("cap", asked.grant.cap.len(), CAPABILITY_TEXT_BYTES_MAX),
             Ask::SpawnAgent(asked) => check_spawn(asked),
             Ask::BindTool(asked) => check_bind(asked),
@@ -352,9 +350,8 @@ fn check_spawn(asked: &SpawnAsked) -> Result<(), NoCommand> {
         bound(what, len, 64)?;
     }
     let names = plan.objectives.iter().chain(plan.deliverables.iter().map(|deliverable| &deliverable.name));
-    let milestones = plan.milestones.iter().flat_map(|milestone| {
-        std::iter::once(&milestone.name).chain(&milestone.members)
-    });
+    let milestones =
+        plan.milestones.iter().flat_map(|milestone| std::iter::once(&milestone.name).chain(&milestone.members));
     let bytes = names.chain(milestones).map(String::len).sum();
     bound("plan", bytes, COMMAND_BYTES_MAX / 2)
 }

@@ -259,16 +259,7 @@ pub struct Denial {
 impl Denial {
     /// A refusal of which nothing but the code is known.
     pub fn new(code: Code) -> Denial {
-        Denial {
-            code,
-            failed_at: None,
-            item: None,
-            dim: None,
-            need: None,
-            limit: None,
-            retry_at: None,
-            rule: None,
-        }
+        Denial { code, failed_at: None, item: None, dim: None, need: None, limit: None, retry_at: None, rule: None }
     }
 
     pub(crate) fn at_grant(mut self, grant: GrantId) -> Denial {

@@ -382,7 +382,11 @@ pub fn self_test() -> Result<(), &'static str> {
     }
     add_order(&mut signature);
     if key.public().verify(Label::Entry, &digest, &signature) != Err(SignatureFault::NonCanonical)
-        || key.0.verifying_key().verify_strict(&Label::Entry.message(&digest), &Signature::from_bytes(&signature)).is_ok()
+        || key
+            .0
+            .verifying_key()
+            .verify_strict(&Label::Entry.message(&digest), &Signature::from_bytes(&signature))
+            .is_ok()
     {
         return Err("S + L is accepted");
     }
@@ -400,8 +404,8 @@ pub fn self_test() -> Result<(), &'static str> {
 
 /// The group order L, little-endian.
 const ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
 fn scalar_is_canonical(signature: &[u8; 64]) -> bool {

@@ -1,1 +1,3 @@
 //! The integration tests of Toka: one binary, a module per concern.
+
+mod kernel;

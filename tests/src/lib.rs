@@ -1,1 +1,3 @@
-//! The integration tests live in `it/`.
+//! What the integration tests in `it/` and the benches share: a session that is driven by hand.
+
+pub mod session;

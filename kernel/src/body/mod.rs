@@ -44,12 +44,7 @@ pub const KINDS: &[Kind] = &[
     kind_row(kind::CALL_FINISHED, "CallFinished", "Report", v1::CallFinished::FIELDS),
 ];
 
-const fn kind_row(
-    number: u16,
-    name: &'static str,
-    command: &'static str,
-    fields: &'static [&'static str],
-) -> Kind {
+const fn kind_row(number: u16, name: &'static str, command: &'static str, fields: &'static [&'static str]) -> Kind {
     Kind { number, name, command, schema: 1, fields }
 }
 

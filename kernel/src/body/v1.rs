@@ -686,4 +686,3 @@ frozen! {
     /// What `CommitState` asks: nothing.
     CommitAsked {}
 }
-

@@ -49,9 +49,8 @@ pub(crate) fn call(
     }
     let mut leaves = Vec::with_capacity(needs.len());
     for (item, id) in named(asked).enumerate() {
-        let index = grant::usable(state, id, by, at).map_err(|denial| {
-            denial.item(item).need(Capability::of(needs[item].clone()))
-        })?;
+        let index = grant::usable(state, id, by, at)
+            .map_err(|denial| denial.item(item).need(Capability::of(needs[item].clone())))?;
         leaves.push(index);
     }
     for (item, need) in needs.iter().enumerate() {
@@ -113,9 +112,9 @@ pub(crate) fn needs(tool: &BoundTool, name: &ExactName, facts: &[Fact], extra: b
     let mut needs = Vec::with_capacity(1 + tool.needs.len());
     needs.push(Scope::tool_need(name, tool.digest, facts, &tool.facts, extra).map_err(bad)?);
     for (template, when) in &tool.needs {
-        let holds = when.as_ref().is_none_or(|pointer| {
-            facts.iter().any(|fact| fact.pointer == *pointer && fact.int == Some(1))
-        });
+        let holds = when
+            .as_ref()
+            .is_none_or(|pointer| facts.iter().any(|fact| fact.pointer == *pointer && fact.int == Some(1)));
         if holds {
             needs.push(template.fill(facts).map_err(bad)?);
         }
@@ -278,9 +277,8 @@ fn check_budgets(
 
 /// Whether a gate stands in the way. No policy can be bound in these rules and nobody can approve, so a gate refuses.
 pub(crate) fn check_gates(state: &State, union: &[u32], leaves: &[u32]) -> Result<(), Denial> {
-    let answered = |gate: &str| {
-        leaves.iter().any(|leaf| state.grants.at(*leaf).grant.answers.iter().any(|answer| answer == gate))
-    };
+    let answered =
+        |gate: &str| leaves.iter().any(|leaf| state.grants.at(*leaf).grant.answers.iter().any(|answer| answer == gate));
     for up in union {
         let node = state.grants.at(*up);
         if let Some(gate) = node.grant.cap.gates.iter().find(|gate| !answered(gate.as_str())) {
@@ -292,12 +290,7 @@ pub(crate) fn check_gates(state: &State, union: &[u32], leaves: &[u32]) -> Resul
     Ok(())
 }
 
-pub(crate) fn report(
-    state: &State,
-    by: PrincipalId,
-    cmd: Option<Cmd>,
-    asked: &ReportAsked,
-) -> Result<Answer, Denial> {
+pub(crate) fn report(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &ReportAsked) -> Result<Answer, Denial> {
     let Some(outcome) = OutcomeClass::of(&asked.outcome) else {
         return Err(Denial::new(Code::Malformed).rule("outcome"));
     };

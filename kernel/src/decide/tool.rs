@@ -62,7 +62,8 @@ pub(crate) fn parse(tool: &Tool) -> Result<BoundTool, Denial> {
         }
         facts.push(FactSpec { pointer: fact.pointer.clone(), kind });
     }
-    let declared = |pointer: &str, kind: FactType| facts.iter().any(|fact| fact.pointer == pointer && fact.kind == kind);
+    let declared =
+        |pointer: &str, kind: FactType| facts.iter().any(|fact| fact.pointer == pointer && fact.kind == kind);
     let mut needs = Vec::with_capacity(tool.needs.len());
     for need in &tool.needs {
         if need.text.len() > NEED_BYTES_MAX {

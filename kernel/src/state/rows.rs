@@ -89,9 +89,7 @@ impl State {
         keys.extend(self.calls.keys().map(|id| RowKey::Call(*id)));
         keys.extend(self.refusals.keys().map(|id| RowKey::Refusals(*id)));
         keys.sort_by(|a, b| (a.table(), a.bytes()).cmp(&(b.table(), b.bytes())));
-        keys.iter()
-            .filter_map(|key| self.row(key).map(|value| (key.table(), key.bytes().to_vec(), value)))
-            .collect()
+        keys.iter().filter_map(|key| self.row(key).map(|value| (key.table(), key.bytes().to_vec(), value))).collect()
     }
 
     /// The value of a row, if there is such a row.

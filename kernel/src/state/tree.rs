@@ -18,9 +18,17 @@ pub(crate) struct Tree {
 
 #[derive(Clone, Debug)]
 enum Node {
-    Leaf { path: [u8; 32], hash: Digest },
+    Leaf {
+        path: [u8; 32],
+        hash: Digest,
+    },
     /// Invariant: both sides share the path up to `bit` and differ in it. `hash` is none where something below changed.
-    Branch { bit: usize, left: Arc<Node>, right: Arc<Node>, hash: Option<Digest> },
+    Branch {
+        bit: usize,
+        left: Arc<Node>,
+        right: Arc<Node>,
+        hash: Option<Digest>,
+    },
 }
 
 impl Tree {
