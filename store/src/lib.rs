@@ -1,1 +1,22 @@
+//! Where entries and blobs are kept: in memory, in SQLite, in bundle files.
+//!
+//! - [`Log`] keeps the chains of many sessions and makes a tail and its blobs durable together.
+//! - [`ReadLog`] is its read half, all that a verifier needs; a [`bundle::Bundle`] has it too.
+//! - [`StoreUrl`] names a store: `memory:` or `sqlite:PATH`.
+//!
+//! What this crate refuses to do: it decides nothing, it decodes no body, it changes no entry once written, it
+//! retries no failed flush, and it links no async runtime. Entries are opaque bytes that it compares, keeps and returns.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+pub mod conformance;
+pub mod log;
+pub mod memory;
+mod pages;
+pub mod sqlite;
+pub mod url;
+
+pub use log::{Append, AppendError, Durability, Log, NewBlob, RawEntry, ReadError, ReadLog, SessionRow, StoredBlob};
+pub use memory::MemoryLog;
+pub use sqlite::{OpenError, SqliteLog, SqliteReader};
+pub use url::StoreUrl;

@@ -1,3 +1,4 @@
 //! The integration tests of Toka: one binary, a module per concern.
 
 mod kernel;
+mod stores;
