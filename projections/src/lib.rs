@@ -1,1 +1,49 @@
+//! Views: what anyone but the kernel needs to know of a session, folded from its entries.
+//!
+//! [`Views`] holds them all: [`Registry`] (which tools may be called), [`Agents`], [`Grants`], [`Calls`] (the outbox that
+//! executors take their work from) and [`Timeline`]. Folding the entries again from nothing gives the same content.
+//!
+//! A view never decides anything, never stands in the way of a commit, and is never evidence: the entries are.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
+mod agents;
+mod calls;
+mod grants;
+mod registry;
+mod timeline;
+
+use toka_kernel::{Effects, Entry};
+
+pub use agents::{AgentRow, Agents};
+pub use calls::{CallRow, Calls, Finished};
+pub use grants::{GrantRow, Grants};
+pub use registry::{Registry, ToolRow};
+pub use timeline::{Moment, Timeline, outcome_word, words};
+
+/// Every view of one session, folded together so that all stand at the same entry.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Views {
+    /// Tools that are bound.
+    pub registry: Registry,
+    /// Agents.
+    pub agents: Agents,
+    /// Grants.
+    pub grants: Grants,
+    /// Calls, open and ended.
+    pub calls: Calls,
+    /// Everything, in order.
+    pub timeline: Timeline,
+}
+
+impl Views {
+    /// Folds one entry that was applied, with the effects that applying it gave.
+    pub fn fold(&mut self, entry: &Entry, effects: &Effects) {
+        let Ok(event) = entry.event() else { return };
+        self.registry.fold(entry, event);
+        self.agents.fold(entry, event);
+        self.grants.fold(entry, event);
+        self.calls.fold(entry, event, effects);
+        self.timeline.fold(entry, event);
+    }
+}

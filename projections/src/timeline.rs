@@ -1,0 +1,177 @@
+//! Everything that happened, in order and in words.
+
+use std::collections::BTreeMap;
+
+use toka_kernel::body::v1::{Outcome, Refused};
+use toka_kernel::facts::Fact;
+use toka_kernel::ids::{CallId, PrincipalId, Seq, TimeUs, derived};
+use toka_kernel::{Ask, Body, Code, Entry, Event};
+
+/// The entries of a session in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    moments: Vec<Moment>,
+    names: BTreeMap<PrincipalId, String>,
+    tools: BTreeMap<CallId, String>,
+}
+
+/// One entry in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Its seq.
+    pub seq: Seq,
+    /// Its time.
+    pub time_us: TimeUs,
+    /// The name of its kind.
+    pub kind: &'static str,
+    /// Who asked: the name of an agent's spec, `node`, `opener`, `executor`, or a short id.
+    pub who: String,
+    /// What happened.
+    pub what: String,
+}
+
+impl Timeline {
+    /// Every moment, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Moment> {
+        self.moments.iter()
+    }
+
+    /// What a principal is called here.
+    pub fn name(&self, id: PrincipalId) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| id.short())
+    }
+
+    pub(crate) fn fold(&mut self, entry: &Entry, event: &Event) {
+        let header = entry.header();
+        self.learn(entry, event);
+        let moment = Moment {
+            seq: header.seq,
+            time_us: header.time_us,
+            kind: event.name(),
+            who: self.name(header.principal),
+            what: words(event, &|id| self.name(id), &|call| self.tools.get(&call).cloned().unwrap_or_default()),
+        };
+        self.moments.push(moment);
+    }
+
+    fn learn(&mut self, entry: &Entry, event: &Event) {
+        let made = |ordinal| derived(entry.session(), entry.header().seq, ordinal);
+        match &event.body {
+            Body::SessionOpened(genesis) => {
+                self.names.insert(PrincipalId::NODE, "node".to_owned());
+                for listed in &genesis.principals {
+                    let Some(id) = listed.id else { continue };
+                    let name = if id == genesis.opener { "opener" } else { "executor" };
+                    self.names.insert(id, name.to_owned());
+                }
+            }
+            Body::AgentSpawned(spawned) => {
+                let twice = self.names.values().filter(|name| name.split('#').next() == Some(&spawned.spec)).count();
+                let name = if twice == 0 { spawned.spec.clone() } else { format!("{}#{}", spawned.spec, twice + 1) };
+                self.names.insert(PrincipalId(made(0)), name);
+            }
+            Body::CallAdmitted(admitted) => {
+                self.tools.insert(CallId(made(0)), admitted.tool.clone());
+            }
+            Body::StateCommitted(_)
+            | Body::SessionClosed(_)
+            | Body::Refused(..)
+            | Body::AgentStarted(_)
+            | Body::AgentEnded(_)
+            | Body::GrantIssued(_)
+            | Body::GrantRevoked(_)
+            | Body::ToolBound(_)
+            | Body::CallFinished(_) => {}
+        }
+    }
+}
+
+/// What an event says, in words. `name` tells what a principal is called, `tool` which tool a call was of.
+pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(CallId) -> String) -> String {
+    match &event.body {
+        Body::SessionOpened(genesis) => {
+            let roots: Vec<String> = genesis.grants.iter().map(|grant| grant.cap.to_string()).collect();
+            format!("session opened at {}; root grants: {}", genesis.origin, list(&roots))
+        }
+        Body::StateCommitted(committed) => format!("state {} after {}", committed.digest.short(), committed.upto),
+        Body::SessionClosed(closed) => {
+            let why = ["done", "failed", "asked"].get(usize::from(closed.why).wrapping_sub(1)).unwrap_or(&"?");
+            format!("session closed: {why}")
+        }
+        Body::Refused(refused, ask) => refusal_words(refused, ask),
+        Body::AgentSpawned(spawned) => {
+            let grants: Vec<String> = spawned.grants.iter().map(|grant| grant.cap.to_string()).collect();
+            format!("{} spawned with {}", spawned.spec, list(&grants))
+        }
+        Body::AgentStarted(started) => format!("{} started", name(started.agent)),
+        Body::AgentEnded(ended) => {
+            let how = ["completed", "failed", "stopped"].get(usize::from(ended.how).wrapping_sub(1)).unwrap_or(&"?");
+            format!("{} {how}", name(ended.agent))
+        }
+        Body::GrantIssued(issued) => format!("{} granted {}", name(issued.grant.subject), issued.grant.cap),
+        Body::GrantRevoked(revoked) => format!("grant {} revoked", revoked.grant.short()),
+        Body::ToolBound(bound) => {
+            let names: Vec<String> = bound.tools.iter().map(|binding| binding.tool.name.clone()).collect();
+            format!("tools bound: {}", list(&names))
+        }
+        Body::CallAdmitted(admitted) => format!("{}{}", admitted.tool, fact_words(&admitted.facts)),
+        Body::CallFinished(finished) => format!("{} {}", tool(finished.call), outcome_word(&finished.outcome)),
+    }
+}
+
+fn refusal_words(refused: &Refused, ask: &Ask) -> String {
+    let asked = match ask {
+        Ask::Call(asked) => format!("{}{}", asked.tool, fact_words(&asked.facts)),
+        Ask::SpawnAgent(asked) => format!("spawn {}", asked.spec),
+        Ask::Grant(asked) => format!("grant {}", asked.grant.cap),
+        Ask::CommitState(_) => "commit to the state".to_owned(),
+        Ask::CloseSession(_) => "close the session".to_owned(),
+        Ask::StartAgent(_) => "start an agent".to_owned(),
+        Ask::EndAgent(_) => "end an agent".to_owned(),
+        Ask::Revoke(asked) => format!("revoke {}", asked.grant.short()),
+        Ask::BindTool(_) => "bind tools".to_owned(),
+        Ask::Report(_) => "report an outcome".to_owned(),
+    };
+    let code = Code::from_number(refused.code).map_or("?", Code::name);
+    match &refused.need {
+        Some(need) => format!("{asked}: {code}, it would need {need}"),
+        None => format!("{asked}: {code}"),
+    }
+}
+
+fn fact_words(facts: &[Fact]) -> String {
+    let words = facts.iter().map(|fact| match (&fact.text, fact.int) {
+        (Some(text), _) => format!(" {text}"),
+        (None, Some(int)) => format!(" {}={int}", fact.pointer.trim_start_matches('/')),
+        (None, None) => String::new(),
+    });
+    words.collect()
+}
+
+/// The outcome of a call in a word: the symbol of a failure, or the name of the kind of outcome.
+pub fn outcome_word(outcome: &Outcome) -> String {
+    const KINDS: [&str; 16] = [
+        "succeeded",
+        "failed",
+        "invalid-output",
+        "signalled",
+        "trapped",
+        "timed-out",
+        "limit-exceeded",
+        "cancelled",
+        "unreaped",
+        "lost",
+        "unknown",
+        "sandbox-unavailable",
+        "setup-failed",
+        "start-failed",
+        "pin-mismatch",
+        "declined",
+    ];
+    let kind = KINDS.get(usize::from(outcome.kind).wrapping_sub(1)).copied().unwrap_or("?");
+    outcome.symbol.clone().unwrap_or_else(|| kind.to_owned())
+}
+
+fn list(words: &[String]) -> String {
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+}
