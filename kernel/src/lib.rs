@@ -14,6 +14,7 @@
 
 mod admitted;
 mod apply;
+mod asking;
 pub mod body;
 pub mod budget;
 pub mod capability;

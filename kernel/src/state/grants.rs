@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use crate::body::v1::Grant;
 use crate::budget::Meter;
-use crate::ids::GrantId;
+use crate::ids::{GrantId, PrincipalId};
 
 /// All grants of a session, in the order of their making.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants {
     index: BTreeMap<GrantId, u32>,
+    held: BTreeMap<PrincipalId, Vec<u32>>,
     nodes: Vec<GrantNode>,
 }
 
@@ -52,6 +53,7 @@ impl Grants {
             self.at_mut(parent).meter.children += 1;
         }
         let at = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        self.held.entry(grant.subject).or_default().push(at);
         self.nodes.push(GrantNode { id, grant, parent, revoked: false, meter: Meter::default() });
         self.index.insert(id, at);
     }
@@ -67,6 +69,11 @@ impl Grants {
         union.sort_unstable();
         union.dedup();
         union
+    }
+
+    /// The grants of one holder, oldest first.
+    pub(crate) fn held_by(&self, subject: PrincipalId) -> impl Iterator<Item = &GrantNode> {
+        self.held.get(&subject).map_or(&[][..], Vec::as_slice).iter().map(|at| self.at(*at))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &GrantNode> {

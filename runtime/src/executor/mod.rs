@@ -1,0 +1,172 @@
+//! Executors: they take admitted calls from the `calls` view, run them, and report how they ended.
+
+mod native;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use toka_kernel::{AdmittedCall, Dim};
+use toka_kernel::body::v1::{Amounts, Outcome};
+use toka_kernel::ids::CallId;
+use toka_projections::Views;
+use toka_tools::NativeTool;
+
+pub use native::native_tools;
+
+/// The directories a session may reach, by the name that grants use. Opened once; the descriptors are used from then on.
+pub type Roots = BTreeMap<String, OwnedFd>;
+
+/// A call with the bytes of its arguments, as handed to an executor.
+#[derive(Debug)]
+struct Work {
+    call: AdmittedCall,
+    arguments: Option<Vec<u8>>,
+    stop: Arc<AtomicBool>,
+    until: Instant,
+}
+
+/// How a call ended, to be reported to the engine.
+#[derive(Debug)]
+pub struct Ended {
+    /// The call.
+    pub call: CallId,
+    /// The attempt that ended.
+    pub attempt: u16,
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What it took, in the order of limited dimensions.
+    pub actual: Amounts,
+    /// Canonical JSON, where it succeeded.
+    pub result: Option<Vec<u8>>,
+    /// More about a failure, as JSON.
+    pub record: Option<Vec<u8>>,
+}
+
+/// What an executor tells while it works; for progress, never for the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A call begins to run.
+    Started(CallId),
+}
+
+/// Threads that run native calls.
+pub struct Executors {
+    work: Option<Sender<Work>>,
+    ended: Receiver<Ended>,
+    threads: Vec<JoinHandle<()>>,
+    running: BTreeMap<CallId, Arc<AtomicBool>>,
+    /// The last admission that was taken from the view.
+    taken: u64,
+}
+
+impl Executors {
+    /// Starts `threads` threads for calls of `tools` on `roots`. `notice` is called on them.
+    pub fn start(
+        threads: usize,
+        tools: Vec<Arc<dyn NativeTool>>,
+        roots: Roots,
+        notice: Arc<dyn Fn(Notice) + Send + Sync>,
+    ) -> Executors {
+        let (work, queue) = channel::<Work>();
+        let (report, ended) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        let shared = Arc::new((tools, roots));
+        let run = |_| {
+            let (queue, report, shared, notice) = (queue.clone(), report.clone(), shared.clone(), notice.clone());
+            std::thread::spawn(move || {
+                loop {
+                    let next = queue.lock().map(|queue| queue.recv());
+                    let Ok(Ok(work)) = next else { return };
+                    notice(Notice::Started(work.call.id()));
+                    if report.send(native::run(&work, &shared.0, &shared.1)).is_err() {
+                        return;
+                    }
+                }
+            })
+        };
+        let threads = (0..threads.max(1)).map(run).collect();
+        Executors { work: Some(work), ended, threads, running: BTreeMap::new(), taken: 0 }
+    }
+
+    /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
+    /// reads the bytes of a call's arguments; `now_us` is the time by which deadlines are measured.
+    pub fn take(
+        &mut self,
+        views: &Views,
+        now_us: u64,
+        arguments: &mut dyn FnMut(&AdmittedCall) -> Option<Vec<u8>>,
+    ) {
+        for (call, stop) in &self.running {
+            if views.calls.is_cancelled(*call) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        let new: Vec<AdmittedCall> = views.calls.open_after(self.taken).cloned().collect();
+        for call in new {
+            self.taken = call.seq();
+            let stop = Arc::new(AtomicBool::new(views.calls.is_cancelled(call.id())));
+            self.running.insert(call.id(), stop.clone());
+            let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
+            let work = Work { arguments: arguments(&call), call, stop, until };
+            if let Some(queue) = &self.work {
+                // A closed queue means that every thread is gone; then no report comes and the call stays open.
+                let _ = queue.send(work);
+            }
+        }
+    }
+
+    /// Calls that were taken and have not been reported.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Waits for the next call to end; `None` if none is running.
+    pub fn next(&mut self) -> Option<Ended> {
+        if self.running.is_empty() {
+            return None;
+        }
+        let ended = self.ended.recv().ok()?;
+        self.running.remove(&ended.call);
+        Some(ended)
+    }
+
+    /// A call that has ended already, if there is one.
+    pub fn try_next(&mut self) -> Option<Ended> {
+        let ended = self.ended.try_recv().ok()?;
+        self.running.remove(&ended.call);
+        Some(ended)
+    }
+}
+
+/// How long a call may run from now on, in µs. One that a crash interrupted has its whole wall time again, since the time
+/// that passed was not its own; but nothing runs beyond the end of its grants.
+fn time_left(call: &AdmittedCall, now_us: u64) -> u64 {
+    match call.reserve(Dim::WallUs) {
+        Some(wall) if call.deadline() == call.at().saturating_add(wall) => wall,
+        Some(_) | None => call.deadline().saturating_sub(now_us),
+    }
+}
+
+impl Drop for Executors {
+    fn drop(&mut self) {
+        self.work = None;
+        for stop in self.running.values() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        for thread in self.threads.drain(..) {
+            // A thread that panicked outside a tool has nothing left to report.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Executors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executors").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,761 @@
+//! A session from its genesis to its end: the engine, the drivers of its agents and its executors, step by step.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+use toka_kernel::body::registry_digest;
+use toka_kernel::body::v1::{
+    BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, Grant, GrantAsked, OpenAsked,
+    Plan, ReportAsked, SessionLimits, SpawnAsked, StartAsked,
+};
+use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
+use toka_kernel::hash::{Context, derive};
+use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
+use toka_kernel::keys::PublicKey;
+use toka_kernel::limits::STATE_INTERVAL;
+use toka_kernel::{AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State};
+use toka_projections::Views;
+use toka_tools::{NativeTool, prepare};
+
+use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
+use crate::engine::{CommitError, Engine, LoadError, Parts};
+use crate::executor::{Ended, Executors, Notice, Roots};
+use crate::transcripts::{FoldError, Transcripts};
+
+/// How deep the agents of a session may be nested.
+const TREE_DEPTH_MAX: u8 = 15;
+/// How long the root grants of a session hold, in µs: 24 hours.
+const ROOTS_HOLD_US: u64 = 24 * 3_600 * 1_000_000;
+
+/// The people and keys of the node that opens a session.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The node's name.
+    pub origin: String,
+    /// The root key's id.
+    pub root_key: toka_kernel::ids::KeyId,
+    /// Key grant records for the genesis.
+    pub key_grants: Vec<Vec<u8>>,
+    /// The operator's key, whose id is the opener's.
+    pub operator: toka_kernel::ids::KeyId,
+    /// The build that writes.
+    pub build: String,
+}
+
+impl Node {
+    /// Who opens sessions here.
+    pub fn opener(&self) -> PrincipalId {
+        PrincipalId(self.operator.0)
+    }
+
+    /// Who runs native calls here.
+    fn executor(&self) -> PrincipalId {
+        PrincipalId(derive(Context::Id, &[b"executor", self.origin.as_bytes()]).0)
+    }
+}
+
+/// Told while a session runs.
+pub trait Watch: Send + Sync {
+    /// An entry is durable.
+    fn entry(&self, entry: &Entry, views: &Views);
+    /// A call begins to run. Never part of the record.
+    fn started(&self, call: CallId);
+}
+
+/// Why a session cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A command could not be committed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The session could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The log does not hold what an agent needs to go on.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// A capability of the agent file cannot be a root grant.
+    #[error("`{capability}` cannot be granted: {why}")]
+    Capability {
+        /// Its text.
+        capability: String,
+        /// Why.
+        why: String,
+    },
+    /// The agent's tools are none that this node has.
+    #[error("no tool matches `{pattern}`; this node has {known}")]
+    NoTool {
+        /// The pattern of the file.
+        pattern: String,
+        /// What there is.
+        known: String,
+    },
+    /// What the opener asks for itself was refused.
+    #[error("{what} was refused: {code}{}", need.as_ref().map(|need| format!(", it would need {need}")).unwrap_or_default())]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// Why not.
+        code: Code,
+        /// The missing capability.
+        need: Option<String>,
+    },
+    /// Nothing is open and the agent has not ended.
+    #[error("agent {0} waits for something that can never come")]
+    Stuck(String),
+    /// Agents are nested too deep.
+    #[error("agents are nested deeper than {TREE_DEPTH_MAX}")]
+    TooDeep,
+    /// The session is closed.
+    #[error("session {0} is closed; there is nothing to go on with")]
+    Closed(SessionId),
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finish {
+    /// The session.
+    pub session: SessionId,
+    /// Whether its agent completed.
+    pub completed: bool,
+    /// Why not.
+    pub code: EndCode,
+    /// Where in the script, for people.
+    pub why: Option<agents::Why>,
+}
+
+/// The root grants that running `spec` takes: what its file asks for, and the right to spawn it.
+///
+/// # Errors
+/// [`RunError::Capability`] for a text that is no capability this version can grant.
+pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, RunError> {
+    let depth = tree_depth(spec, 0)?;
+    let exp = now_us + ROOTS_HOLD_US.min(spec.agent().budget.wall_us.max(1));
+    let mut roots = Vec::new();
+    for text in spec.requested() {
+        let refuse = |why: String| RunError::Capability { capability: text.clone(), why };
+        let mut root = Capability::parse_at(text, now_us).map_err(|error| refuse(error.to_string()))?;
+        root.exp_us = Some(root.exp_us.unwrap_or(exp).min(exp));
+        root.depth = root.depth.max(depth);
+        if let Scope::Tool(_) = root.scope {
+            root.limits.amounts[0].get_or_insert(spec.agent().budget.calls);
+        }
+        if root.nbf_us.unwrap_or(0) >= root.exp_us.unwrap_or(exp) {
+            return Err(refuse("it would never be valid".to_owned()));
+        }
+        roots.push(root);
+    }
+    let name = ExactName::parse(spec.name()).map_err(|code| RunError::Capability {
+        capability: format!("agent:{}", spec.name()),
+        why: code.to_string(),
+    })?;
+    let mut spawn = Capability::of(Scope::agent_need(&name, 1));
+    spawn.exp_us = Some(exp);
+    roots.push(spawn);
+    Ok(roots)
+}
+
+/// Levels of agents in a spec: 1 for an agent that spawns none.
+fn tree_depth(spec: &AgentSpec, above: u8) -> Result<u8, RunError> {
+    if above >= TREE_DEPTH_MAX {
+        return Err(RunError::TooDeep);
+    }
+    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
+    let mut below = 0;
+    for child in names.iter().filter_map(|name| spec.child(name)) {
+        below = below.max(tree_depth(&child, above + 1)?);
+    }
+    Ok(below + 1)
+}
+
+/// A session that is being run by this process.
+pub struct Session {
+    engine: Engine,
+    transcripts: Transcripts,
+    executors: Executors,
+    tools: Vec<Arc<dyn NativeTool>>,
+    watch: Arc<dyn Watch>,
+    /// Entries of the tail that the transcripts have seen.
+    folded: usize,
+    /// Agents that have nothing more to do and whose children have not ended.
+    ending: BTreeMap<AgentId, (PrincipalId, bool, EndCode)>,
+    /// Why agents failed, for people; the log holds the code.
+    whys: BTreeMap<AgentId, agents::Why>,
+}
+
+/// What a session needs besides its engine.
+pub struct Means {
+    /// The tools of this node.
+    pub tools: Vec<Arc<dyn NativeTool>>,
+    /// The directories that grants name.
+    pub roots: Roots,
+    /// Threads for calls.
+    pub threads: usize,
+    /// Who is told.
+    pub watch: Arc<dyn Watch>,
+}
+
+impl std::fmt::Debug for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Means").field("roots", &self.roots.keys()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Opens a session for `spec` with these root grants, and spawns and starts its agent. All of it becomes durable at
+    /// once, by the first step of [`Session::run`], or not at all.
+    ///
+    /// # Errors
+    /// [`RunError`]; nothing is then in the store.
+    pub fn open(
+        mut parts: Parts,
+        node: &Node,
+        spec: &AgentSpec,
+        roots: &[Capability],
+        interactive: bool,
+        means: Means,
+    ) -> Result<Session, RunError> {
+        let mut random = || {
+            let mut bytes = [0; 32];
+            parts.random.fill(&mut bytes);
+            Digest(bytes)
+        };
+        let (nonce, seed, open) = (random(), random(), random());
+        let genesis = genesis(node, roots, nonce, seed, open, interactive);
+        let engine = Engine::open(parts, &genesis)?;
+        let mut session = Session::over(engine, means);
+        session.bind_tools(spec)?;
+        session.spawn_top(node, spec, roots, seed)?;
+        Ok(session)
+    }
+
+    /// Loads a session that was interrupted.
+    ///
+    /// # Errors
+    /// [`RunError::Load`] if the log is not what it must be, [`RunError::Closed`] if there is nothing to go on with.
+    pub fn resume(parts: Parts, session: SessionId, root: &PublicKey, means: Means) -> Result<Session, RunError> {
+        let mut transcripts = Transcripts::default();
+        let mut fault = None;
+        let log = parts.log.clone();
+        let engine = Engine::load(parts, session, root, &mut |entry| {
+            let read = |commitment| Ok(log.blob(session, commitment)?.map(|blob| blob.bytes));
+            if let Err(error) = transcripts.fold(entry, &read) {
+                fault.get_or_insert(error);
+            }
+        })?;
+        if let Some(fault) = fault {
+            return Err(fault.into());
+        }
+        if engine.state().is_closed() {
+            return Err(RunError::Closed(session));
+        }
+        let mut session = Session::over(engine, means);
+        session.transcripts = transcripts;
+        Ok(session)
+    }
+
+    fn over(engine: Engine, means: Means) -> Session {
+        let watch = means.watch.clone();
+        let notice: Arc<dyn Fn(Notice) + Send + Sync> = Arc::new(move |Notice::Started(call)| watch.started(call));
+        Session {
+            engine,
+            transcripts: Transcripts::default(),
+            executors: Executors::start(means.threads, means.tools.clone(), means.roots, notice),
+            tools: means.tools,
+            watch: means.watch,
+            folded: 0,
+            ending: BTreeMap::new(),
+            whys: BTreeMap::new(),
+        }
+    }
+
+    /// The session id.
+    pub fn id(&self) -> SessionId {
+        self.engine.session()
+    }
+
+    /// The views of what is durable.
+    pub fn views(&self) -> &Views {
+        self.engine.views()
+    }
+
+    /// Runs the session to its end and closes it.
+    ///
+    /// # Errors
+    /// [`RunError`]. Everything that was told to the watch is in the store; the session can be resumed.
+    pub fn run(mut self) -> Result<Finish, RunError> {
+        loop {
+            self.drive()?;
+            self.flush()?;
+            if self.top_ended() {
+                return self.close();
+            }
+            let now = self.engine.now_us().map_err(CommitError::from)?;
+            let engine = &self.engine;
+            self.executors.take(engine.views(), now, &mut |call| {
+                engine.blob(call.arguments().commitment).ok().flatten()
+            });
+            let Some(ended) = self.executors.next() else {
+                return Err(RunError::Stuck(self.waiting()));
+            };
+            self.report(ended)?;
+            while let Some(ended) = self.executors.try_next() {
+                self.report(ended)?;
+            }
+        }
+    }
+
+    /// Asks the driver of every agent that has something to read, until none has.
+    fn drive(&mut self) -> Result<(), RunError> {
+        self.fold_tail()?;
+        while let Some(agent) = self.transcripts.wake() {
+            let Some(lane) = self.transcripts.get_mut(agent) else { continue };
+            if !lane.running {
+                continue;
+            }
+            if let Some((by, completed, code)) = self.ending.remove(&agent) {
+                self.end(by, agent, completed, code)?;
+                continue;
+            }
+            match lane.driver.advance(&lane.transcript) {
+                Next::Wait => {}
+                Next::Commands(asks) => {
+                    for ask in asks {
+                        self.ask(agent, ask)?;
+                    }
+                }
+                Next::End { completed, code, why } => {
+                    if let Some(why) = why {
+                        self.whys.insert(agent, why);
+                    }
+                    self.end(agent, agent, completed, code)?;
+                }
+                Next::Diverged { path } => {
+                    let detail = "the log holds another command of this step than the spec gives".to_owned();
+                    self.whys.insert(agent, agents::Why { path, detail });
+                    self.end(PrincipalId::NODE, agent, false, EndCode::Script)?;
+                }
+            }
+            self.fold_tail()?;
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, agent: AgentId, ask: agents::Ask) -> Result<(), RunError> {
+        let id = ask.id();
+        match ask {
+            agents::Ask::Call { tool, arguments, path, .. } => self.call(agent, id, &tool, &arguments, path),
+            agents::Ask::Spawn { spec, grants, .. } => self.spawn(agent, id, &spec, &grants),
+            agents::Ask::Start { agent: child, .. } => {
+                self.commit(agent, id, Ask::StartAgent(StartAsked { agent: child }), &[]).map(drop)
+            }
+        }
+    }
+
+    /// Prepares a call and asks for it. What preparing finds wrong is asked all the same, with the code it can only be
+    /// refused with, so that a bad request is an event too.
+    fn call(
+        &mut self,
+        agent: AgentId,
+        id: CommandId,
+        name: &str,
+        arguments: &serde_json::Value,
+        path: String,
+    ) -> Result<(), RunError> {
+        let Some(lane) = self.transcripts.get(agent) else { return Ok(()) };
+        let agent_spec = lane.spec.agent();
+        if lane.calls >= agent_spec.budget.calls {
+            let detail = format!("its budget of {} calls is used up", agent_spec.budget.calls);
+            self.whys.insert(agent, agents::Why { path, detail });
+            return self.end(agent, agent, false, EndCode::Budget);
+        }
+        let offered = agent_spec.tools.iter().any(|pattern| {
+            let covers = |pattern: NamePat, name: ExactName| pattern.covers(&NamePat::Exact(name));
+            matches!((NamePat::parse(pattern), ExactName::parse(name)), (Ok(pattern), Ok(name)) if covers(pattern, name))
+        });
+        let tool = self.tools.iter().find(|tool| tool.spec().name == name && offered).cloned();
+        let digest = self.engine.state().bound_digest(name).unwrap_or_default();
+        let (arguments, facts, extra, unfit, detail) = match &tool {
+            None => (arguments.to_string().into_bytes(), Vec::new(), true, Some(Code::UnknownTool), None),
+            Some(tool) => match prepare(tool.spec(), &arguments.to_string()) {
+                Ok(ready) => (ready.arguments, ready.facts, ready.extra, None, None),
+                Err(error) => {
+                    let detail = json!({ "pointer": error.pointer, "rule": error.rule.to_string() }).to_string();
+                    let bytes = arguments.to_string().into_bytes();
+                    (bytes, Vec::new(), true, Some(Code::BadArguments), Some(detail.into_bytes()))
+                }
+            },
+        };
+        let (grant, need_grants) = match (&tool, unfit) {
+            (Some(tool), None) => self.name_grants(agent, tool.as_ref(), digest, &facts, extra),
+            (Some(_) | None, _) => (GrantId::ZERO, Vec::new()),
+        };
+        let asked = CallAsked {
+            tool: name.to_owned(),
+            digest,
+            grant,
+            need_grants,
+            facts,
+            extra,
+            args: 0,
+            asked: Vec::new(),
+            narrow: Vec::new(),
+            task: None,
+            parent: None,
+            unfit: unfit.map(Code::number),
+            detail: detail.is_some().then_some(1),
+        };
+        let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(detail).collect();
+        self.commit(agent, id, Ask::Call(Box::new(asked)), &blobs).map(drop)
+    }
+
+    /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
+    fn name_grants(
+        &self,
+        agent: AgentId,
+        tool: &dyn NativeTool,
+        digest: Digest,
+        facts: &[toka_kernel::facts::Fact],
+        extra: bool,
+    ) -> (GrantId, Vec<GrantId>) {
+        let needs = self.engine.state().needs_of(&tool.spec().name, digest, facts, extra).unwrap_or_default();
+        let mut named = needs.iter().map(|need| self.covering(agent, need));
+        let first = named.next().unwrap_or_default();
+        (first, named.collect())
+    }
+
+    fn covering(&self, agent: AgentId, need: &Scope) -> GrantId {
+        let held = || self.held(agent).filter(|row| same_kind(&row.1.scope, need));
+        let covers = held().find(|(_, cap)| need.within(&cap.scope).is_ok());
+        covers.or_else(|| held().next()).map(|(id, _)| id).unwrap_or_default()
+    }
+
+    /// The grants of a principal, those of the tail included.
+    fn held(&self, subject: PrincipalId) -> impl Iterator<Item = (GrantId, &Capability)> {
+        self.engine.state().grants_of(subject)
+    }
+
+    fn spawn(&mut self, by: AgentId, id: CommandId, name: &str, texts: &[String]) -> Result<(), RunError> {
+        let Some(spec) = self.transcripts.get(by).and_then(|lane| lane.spec.child(name)) else {
+            let what = format!("spawn {name}");
+            return Err(RunError::Refused { what, code: Code::BadName, need: None });
+        };
+        let below = tree_depth(&spec, 0)?.saturating_sub(1);
+        let grants = texts.iter().map(|text| self.child_grant(by, text, below)).collect();
+        let need = ExactName::parse(name).map(|name| Scope::agent_need(&name, 1));
+        let grant = need.map(|need| self.covering(by, &need)).unwrap_or_default();
+        self.ask_spawn(by, id, &spec, grant, grants).map(drop)
+    }
+
+    /// Names the parent of a grant that a spawn step asks for: the oldest held grant that covers it.
+    fn child_grant(&self, by: AgentId, text: &str, below: u8) -> GrantAsked {
+        let asked = |parent, cap: String| GrantAsked { parent, cap };
+        let Ok(mut cap) = Capability::parse(text) else { return asked(None, text.to_owned()) };
+        cap.depth = cap.depth.max(below);
+        let covers = |parent: &Capability| {
+            let mut filled = cap.clone();
+            filled.fill_from(parent);
+            filled.attenuates(parent).is_ok() && parent.depth > cap.depth
+        };
+        let held = || self.held(by).filter(|(_, parent)| same_kind(&parent.scope, &cap.scope));
+        let parent = held().find(|(_, parent)| covers(parent)).or_else(|| held().next());
+        asked(parent.map(|(id, _)| id), cap.to_string())
+    }
+
+    fn ask_spawn(
+        &mut self,
+        by: PrincipalId,
+        id: CommandId,
+        spec: &AgentSpec,
+        grant: GrantId,
+        grants: Vec<GrantAsked>,
+    ) -> Result<Event, RunError> {
+        let agent = spec.agent();
+        let asked = SpawnAsked {
+            spec: spec.name().to_owned(),
+            text: 0,
+            spec_digest: spec.digest(),
+            driver: DRIVER_VERSION,
+            // Grown from the session and the command, so that asking again asks the same.
+            seed: derive(Context::Id, &[&self.engine.session().0, &id.0]),
+            grant,
+            need_grants: Vec::new(),
+            asked: Vec::new(),
+            narrow: Vec::new(),
+            grants,
+            dropped: Vec::new(),
+            plan: Plan {
+                workstream: agent.workstream.clone().unwrap_or_else(|| "main".to_owned()),
+                phase: 1,
+                requires: Vec::new(),
+                then: agent.on_failure.then.number(),
+                retry: None,
+                essential: agent.on_failure.essential,
+                objectives: Vec::new(),
+                deliverables: Vec::new(),
+                milestones: Vec::new(),
+                replaces: None,
+            },
+        };
+        self.commit(by, id, Ask::SpawnAgent(Box::new(asked)), &[spec.encode()])
+    }
+
+    /// Ends an agent, once its calls and children have ended.
+    fn end(&mut self, by: PrincipalId, agent: AgentId, completed: bool, code: EndCode) -> Result<(), RunError> {
+        if self.engine.state().is_busy(agent) {
+            self.ending.insert(agent, (by, completed, code));
+            return Ok(());
+        }
+        let how = if completed { 1 } else { 2 };
+        let id = agents::command_id(agent, "/end");
+        let event = self.commit(by, id, Ask::EndAgent(EndAsked { agent, how, code: code.number() }), &[])?;
+        refused("the end of an agent", &event)?;
+        self.fold_tail()
+    }
+
+    fn report(&mut self, ended: Ended) -> Result<(), RunError> {
+        let Some(call) = self.views().calls.get(ended.call) else { return Ok(()) };
+        let admitted = call.admitted_at;
+        let Some(executor) = self.engine.state().executor_of(toka_kernel::tool::Model::Tool) else { return Ok(()) };
+        let digest = derive(Context::CommandId, &[&ended.call.0, &ended.attempt.to_be_bytes(), b"report"]);
+        let blobs: Vec<Vec<u8>> = ended.result.iter().chain(&ended.record).cloned().collect();
+        let asked = ReportAsked {
+            call: ended.call,
+            attempt: ended.attempt,
+            outcome: ended.outcome,
+            actual: ended.actual,
+            stdout: None,
+            stderr: None,
+            result: ended.result.is_some().then_some(0),
+            record: ended.record.is_some().then_some(u16::from(ended.result.is_some())),
+            sandbox: None,
+            wasm: None,
+            of: None,
+            usage: None,
+        };
+        let mut command = Command::new(short(digest), admitted, Ask::Report(Box::new(asked)), Vec::new());
+        command.as_of = admitted;
+        let committed = self.engine.commit(executor, command, &blobs)?;
+        refused("the report of a call", &committed.event)
+    }
+
+    fn commit(&mut self, by: PrincipalId, id: CommandId, ask: Ask, blobs: &[Vec<u8>]) -> Result<Event, RunError> {
+        let as_of = self.engine.state().head().seq;
+        Ok(self.engine.commit(by, Command::new(id, as_of, ask, Vec::new()), blobs)?.event)
+    }
+
+    fn bind_tools(&mut self, spec: &AgentSpec) -> Result<(), RunError> {
+        let mut patterns = Vec::new();
+        patterns_of(spec, &mut patterns, 0)?;
+        let mut wanted: Vec<Arc<dyn NativeTool>> = Vec::new();
+        for text in patterns {
+            let matching = |tool: &&Arc<dyn NativeTool>| {
+                let name = ExactName::parse(&tool.spec().name).map(NamePat::Exact);
+                matches!((NamePat::parse(&text), name), (Ok(pattern), Ok(name)) if pattern.covers(&name))
+            };
+            let found: Vec<_> = self.tools.iter().filter(matching).cloned().collect();
+            if found.is_empty() {
+                let known: Vec<&str> = self.tools.iter().map(|tool| tool.spec().name.as_str()).collect();
+                return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
+            }
+            wanted.extend(found);
+        }
+        wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+        wanted.dedup_by(|a, b| a.spec().name == b.spec().name);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let fault = |error: toka_kernel::tool::ToolSpecError| RunError::Capability {
+            capability: "a native tool".to_owned(),
+            why: error.to_string(),
+        };
+        let mut tools = Vec::new();
+        let mut blobs = Vec::new();
+        for (index, tool) in wanted.iter().enumerate() {
+            let text = u16::try_from(index).unwrap_or(u16::MAX);
+            tools.push(Binding { tool: tool.spec().decision(text).map_err(fault)?, cite: None, replaces: None });
+            blobs.push(tool.spec().encode().map_err(fault)?);
+        }
+        let command = Command::of_node(Ask::BindTool(BindAsked { tools }), Vec::new());
+        let committed = self.engine.commit(PrincipalId::NODE, command, &blobs)?;
+        refused("binding the tools", &committed.event)
+    }
+
+    /// Spawns and starts the agent of the file, from the root grants and below them.
+    fn spawn_top(&mut self, node: &Node, spec: &AgentSpec, roots: &[Capability], seed: Digest) -> Result<(), RunError> {
+        let opener = node.opener();
+        let root = |index: usize| GrantId(derived(self.id(), 0, u32::try_from(index).unwrap_or(u32::MAX)));
+        let agent_root = root(roots.len() - 1);
+        let below = |(index, cap): (usize, &Capability)| {
+            let mut cap = cap.clone();
+            cap.depth -= 1;
+            GrantAsked { parent: Some(root(index)), cap: cap.to_string() }
+        };
+        let grants = roots[..roots.len() - 1].iter().enumerate().map(below).collect();
+        let id = |what: &str| short(derive(Context::CommandId, &[&seed.0, what.as_bytes()]));
+        let event = self.ask_spawn(opener, id("spawn"), spec, agent_root, grants)?;
+        refused("spawning the agent", &event)?;
+        let agent = PrincipalId(derived(self.id(), self.engine.state().head().seq, 0));
+        let event = self.commit(opener, id("start"), Ask::StartAgent(StartAsked { agent }), &[])?;
+        refused("starting the agent", &event)
+    }
+
+    /// Shows the tail to the transcripts, as far as they have not seen it.
+    fn fold_tail(&mut self) -> Result<(), RunError> {
+        let engine = &self.engine;
+        for sealed in &engine.tail()[self.folded..] {
+            self.transcripts.fold(&sealed.entry, &|commitment| engine.blob(commitment))?;
+        }
+        self.folded = engine.tail().len();
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), RunError> {
+        self.fold_tail()?;
+        self.folded = 0;
+        let watch = self.watch.clone();
+        Ok(self.engine.flush(&mut |entry, views| watch.entry(entry, views))?)
+    }
+
+    /// The agents that the opener spawned.
+    fn top(&self) -> impl Iterator<Item = (AgentId, &toka_projections::AgentRow)> {
+        let opener = self.engine.state().opener();
+        self.views().agents.iter().filter(move |(_, row)| row.parent == opener)
+    }
+
+    fn top_ended(&self) -> bool {
+        self.top().all(|(_, row)| row.state == AgentState::Ended)
+    }
+
+    fn waiting(&self) -> String {
+        let running = self.views().agents.iter().find(|(_, row)| row.state != AgentState::Ended);
+        running.map_or_else(|| "?".to_owned(), |(_, row)| row.name.clone())
+    }
+
+    /// Commits to the state and closes the session.
+    fn close(mut self) -> Result<Finish, RunError> {
+        let failed = self.top().find_map(|(id, row)| match row.ended {
+            Some((1, _)) | None => None,
+            Some((_, code)) => Some((id, code)),
+        });
+        let commit = Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new());
+        self.engine.commit(PrincipalId::NODE, commit, &[])?;
+        let opener = self.engine.state().opener();
+        let id = short(derive(Context::CommandId, &[&self.id().0, b"close"]));
+        let why = if failed.is_some() { 2 } else { 1 };
+        let event = self.commit(opener, id, Ask::CloseSession(CloseAsked { why, reason: None }), &[])?;
+        refused("closing the session", &event)?;
+        self.flush()?;
+        Ok(Finish {
+            session: self.id(),
+            completed: failed.is_none(),
+            code: failed.and_then(|(_, code)| EndCode::from_number(code)).unwrap_or(EndCode::None),
+            why: failed.and_then(|(agent, _)| self.whys.remove(&agent)),
+        })
+    }
+}
+
+fn genesis(
+    node: &Node,
+    roots: &[Capability],
+    nonce: Digest,
+    seed: Digest,
+    open: Digest,
+    interactive: bool,
+) -> Genesis {
+    let opener = node.opener();
+    let grant = |cap: &Capability| Grant {
+        parent: None,
+        issuer: opener,
+        subject: opener,
+        cap: cap.clone(),
+        answers: Vec::new(),
+    };
+    Genesis {
+        class: CLASS_WORK,
+        suite: toka_kernel::entry::SUITE,
+        rules: RULES,
+        origin: node.origin.clone(),
+        nonce,
+        seed,
+        build: node.build.clone(),
+        registry: registry_digest(),
+        root_key: node.root_key,
+        keys: node.key_grants.iter().cloned().map(Bytes).collect(),
+        interval: STATE_INTERVAL,
+        limits: SessionLimits { max_running: 10 },
+        interactive,
+        open: OpenAsked { id: short(open), under: None, body: Bytes(vec![0x80]), signed: None },
+        opener,
+        principals: vec![
+            FirstPrincipal { id: Some(opener), kind: 1, custody: 1, keys: vec![node.operator], models: 0 },
+            FirstPrincipal { id: Some(node.executor()), kind: 3, custody: 1, keys: Vec::new(), models: 1 },
+        ],
+        grants: roots.iter().map(grant).collect(),
+        ceiling: None,
+        prices: None,
+        extensions: Vec::new(),
+        system: None,
+        checkpoint: None,
+        parent: None,
+    }
+}
+
+/// The tool patterns of a spec and of every agent it can reach.
+fn patterns_of(spec: &AgentSpec, patterns: &mut Vec<String>, above: u8) -> Result<(), RunError> {
+    if above >= TREE_DEPTH_MAX {
+        return Err(RunError::TooDeep);
+    }
+    patterns.extend(spec.agent().tools.iter().cloned());
+    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
+    for child in names.iter().filter_map(|name| spec.child(name)) {
+        patterns_of(&child, patterns, above + 1)?;
+    }
+    Ok(())
+}
+
+fn same_kind(a: &Scope, b: &Scope) -> bool {
+    std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
+fn short(digest: Digest) -> CommandId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.0[..16]);
+    CommandId(id)
+}
+
+/// An error if the event is a refusal. For what the node asks on behalf of the session itself, a refusal is the end.
+fn refused(what: &str, event: &Event) -> Result<(), RunError> {
+    match &event.body {
+        Body::Refused(refused, _) => Err(RunError::Refused {
+            what: what.to_owned(),
+            code: Code::from_number(refused.code).unwrap_or(Code::Malformed),
+            need: refused.need.clone(),
+        }),
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::AgentSpawned(_)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantIssued(_)
+        | Body::GrantRevoked(_)
+        | Body::ToolBound(_)
+        | Body::CallAdmitted(_)
+        | Body::CallFinished(_) => Ok(()),
+    }
+}
+
+/// The state of a session, for those who embed it.
+impl AsRef<State> for Session {
+    fn as_ref(&self) -> &State {
+        self.engine.state()
+    }
+}

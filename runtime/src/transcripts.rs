@@ -1,0 +1,150 @@
+//! What the drivers of a session's agents read: their commands and what became of them, folded from the entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use toka_kernel::ids::{AgentId, CallId, CommandId, Commitment, PrincipalId, derived};
+use toka_kernel::{Body, Code, Entry};
+use toka_projections::outcome_word;
+
+use crate::agents::{AgentSpec, Driver, Ended, Record, Transcript};
+
+/// The agents of one session, each with its driver and transcript.
+#[derive(Debug, Default)]
+pub(crate) struct Transcripts {
+    agents: BTreeMap<AgentId, Lane>,
+    calls: BTreeMap<CallId, (AgentId, CommandId)>,
+    /// Agents whose transcript says something that their driver has not read.
+    waking: BTreeSet<AgentId>,
+}
+
+/// One agent.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) spec: AgentSpec,
+    pub(crate) driver: Driver,
+    pub(crate) transcript: Transcript,
+    pub(crate) running: bool,
+    /// Calls that were admitted for it.
+    pub(crate) calls: u64,
+}
+
+/// Why an entry could not be folded: the log does not hold what a driver needs.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// The spec of an agent is gone or is none.
+    #[error("the spec of agent {agent} cannot be read: {why}")]
+    Spec {
+        /// The agent.
+        agent: AgentId,
+        /// Why.
+        why: String,
+    },
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] toka_store::ReadError),
+}
+
+/// Reads a blob of the session; `None` where it is erased.
+pub(crate) type ReadBlob<'a> = &'a dyn Fn(Commitment) -> Result<Option<Vec<u8>>, toka_store::ReadError>;
+
+impl Transcripts {
+    /// Folds one entry, the pending tail included.
+    pub(crate) fn fold(&mut self, entry: &Entry, blob: ReadBlob<'_>) -> Result<(), FoldError> {
+        let Ok(event) = entry.event() else { return Ok(()) };
+        let by = entry.header().principal;
+        let made = |ordinal| derived(entry.session(), entry.header().seq, ordinal);
+        let command = event.cmd().map_or(CommandId::NONE, |cmd| cmd.id);
+        match &event.body {
+            Body::AgentSpawned(spawned) => {
+                let agent = PrincipalId(made(0));
+                let wrong = |why: String| FoldError::Spec { agent, why };
+                let text = event.blobs.get(usize::from(spawned.text));
+                let text = text.map(|text| blob(text.commitment)).transpose()?.flatten();
+                let text = text.ok_or_else(|| wrong("its blob is not there".to_owned()))?;
+                let spec = AgentSpec::decode(&text).map_err(|error| wrong(error.to_string()))?;
+                let lane = Lane {
+                    driver: Driver::new(&spec),
+                    spec,
+                    transcript: Transcript::new(agent),
+                    running: false,
+                    calls: 0,
+                };
+                self.agents.insert(agent, lane);
+                self.record(by, command, Record::Spawned { agent });
+            }
+            Body::AgentStarted(started) => {
+                if let Some(lane) = self.agents.get_mut(&started.agent) {
+                    lane.running = true;
+                    self.waking.insert(started.agent);
+                }
+                self.record(by, command, Record::Started);
+            }
+            Body::AgentEnded(ended) => {
+                let how = Ended { completed: ended.how == 1, code: ended.code };
+                self.waking.remove(&ended.agent);
+                if let Some(lane) = self.agents.get_mut(&ended.agent) {
+                    lane.running = false;
+                }
+                for (agent, lane) in &mut self.agents {
+                    lane.transcript.ended.insert(ended.agent, how);
+                    if lane.running {
+                        self.waking.insert(*agent);
+                    }
+                }
+            }
+            Body::CallAdmitted(_) => {
+                self.calls.insert(CallId(made(0)), (by, command));
+                if let Some(lane) = self.agents.get_mut(&by) {
+                    lane.calls += 1;
+                }
+                self.record(by, command, Record::Open);
+            }
+            Body::CallFinished(finished) => {
+                let Some((agent, command)) = self.calls.get(&finished.call).copied() else { return Ok(()) };
+                let result = finished.result.and_then(|index| event.blobs.get(usize::from(index)));
+                let result = result.map(|result| blob(result.commitment)).transpose()?.flatten();
+                let record = Record::Finished {
+                    outcome: outcome_word(&finished.outcome),
+                    ok: finished.outcome.kind == 1,
+                    result: result.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()),
+                    withheld: finished.late,
+                };
+                self.record(agent, command, record);
+            }
+            Body::Refused(refused, _) => {
+                let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
+                self.record(by, command, Record::Refused { code, need: refused.need.clone() });
+            }
+            Body::SessionOpened(_)
+            | Body::StateCommitted(_)
+            | Body::SessionClosed(_)
+            | Body::GrantIssued(_)
+            | Body::GrantRevoked(_)
+            | Body::ToolBound(_) => {}
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, agent: AgentId, command: CommandId, record: Record) {
+        if let Some(lane) = self.agents.get_mut(&agent) {
+            lane.transcript.records.insert(command, record);
+            if lane.running {
+                self.waking.insert(agent);
+            }
+        }
+    }
+
+    /// The next agent whose driver has something to read.
+    pub(crate) fn wake(&mut self) -> Option<AgentId> {
+        self.waking.pop_first()
+    }
+
+    pub(crate) fn get(&self, agent: AgentId) -> Option<&Lane> {
+        self.agents.get(&agent)
+    }
+
+    pub(crate) fn get_mut(&mut self, agent: AgentId) -> Option<&mut Lane> {
+        self.agents.get_mut(&agent)
+    }
+}
