@@ -1,1 +1,4 @@
+//! The commit loop, executors and agents.
+#![forbid(unsafe_code)]
 
+pub mod agents;
