@@ -1,16 +1,28 @@
 //! Agents: the file that describes one, the spec that the log keeps, and the driver that says what it does next.
 //!
-//! [`AgentSpec`] is what a file becomes, [`Transcript`] is what the log says about a running agent, and [`Driver`]
-//! turns both into the next commands. Nothing here commits, runs or decides anything, and capabilities in a file are
-//! requests that the kernel will judge.
+//! [`AgentSet`] reads files, [`AgentSpec`] is what they become, [`Transcript`] is what the log says about a running
+//! agent, and [`Driver`] turns the last two into the next commands. Nothing here commits, runs or decides anything,
+//! and capabilities in a file are requests that the kernel will judge.
 
+mod ask;
 mod driver;
+mod fields;
+mod file;
 pub mod limits;
+mod problem;
+pub mod quantity;
 mod resolve;
 pub mod script;
+mod set;
 mod spec;
+mod steps;
 mod transcript;
+mod values;
+mod yaml;
 
-pub use driver::{Ask, DRIVER_VERSION, Driver, Next, Why, command_id};
+pub use ask::{Ask, DRIVER_VERSION, Next, Why, command_id};
+pub use driver::Driver;
+pub use problem::{FileCode, FileError};
+pub use set::AgentSet;
 pub use spec::{Agent, AgentSpec, Budget, OnExceed, OnFailure, Priority, SpecError, Then};
 pub use transcript::{EndCode, Ended, Record, Transcript};

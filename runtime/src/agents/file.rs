@@ -1,0 +1,396 @@
+//! One agent file: from text to what it says, or to everything that is wrong with it.
+
+use std::collections::BTreeMap;
+
+use toka_kernel::capability::{Capability, NamePat};
+use toka_kernel::limits::TIME_US_MAX;
+
+use super::fields::{Fields, Shape};
+use super::limits::{
+    BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX, FILE_BYTES_MAX,
+    INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX, VERSION_BYTES_MAX,
+};
+use super::problem::{FileCode, FileError, Problems, file_error, is_hostile, quote};
+use super::quantity::{Duration, QuantityError, Usd};
+use super::script::Step;
+use super::spec::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
+use super::steps::{Script, Spawning, script};
+use super::yaml::{Kind, Node, Place, parse};
+
+/// What a file says, with the places that a look at other files needs.
+#[derive(Debug)]
+pub(super) struct AgentFile {
+    pub(super) agent: Agent,
+    pub(super) name_place: Place,
+    pub(super) spawnings: Vec<Spawning>,
+    pub(super) requests: Vec<Capability>,
+    /// Patterns in `tools` that no call needs.
+    pub(super) unused_tools: Vec<(String, Place)>,
+}
+
+/// Reads an agent file.
+pub(super) fn read(file: &str, bytes: &[u8]) -> Result<AgentFile, Vec<FileError>> {
+    let text = decode(file, bytes)?;
+    let mut problems = Problems::new(file, text);
+    let agent = match parse(&mut problems) {
+        Some(root) => agent_file(&root, &mut problems),
+        None => None,
+    };
+    match (agent, problems.into_errors()) {
+        (Some(agent), errors) if errors.is_empty() => Ok(agent),
+        (_, errors) => Err(errors),
+    }
+}
+
+fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Vec<FileError>> {
+    if bytes.len() > FILE_BYTES_MAX {
+        let message = format!("the file is larger than {} KiB", FILE_BYTES_MAX >> 10);
+        let hint = "an agent file names data, it does not hold it";
+        return Err(vec![file_error(file, Place::START, FileCode::TooLarge, message, hint)]);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or("").trim_start_matches('\u{feff}').chars().count() + 1;
+        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+        let place = Place { line: number(line), column: number(column) };
+        vec![file_error(file, place, FileCode::NotUtf8, "the file is not UTF-8", "save it as UTF-8")]
+    })?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
+    let known = &["apiVersion", "kind", "metadata", "spec"];
+    let top = problems.fields(root, &Shape { what: "file", known, later: &[], prefix: None })?;
+    fixed(&top, "apiVersion", "toka/v1", problems);
+    fixed(&top, "kind", "Agent", problems);
+    let metadata = top.required("metadata", "metadata: { name: my-agent, version: 1.0.0 }", problems);
+    let metadata = metadata.and_then(|node| metadata_of(node, problems));
+    let spec = top.required("spec", "spec: { program: { script: { steps: […] } } }", problems);
+    let spec = spec.and_then(|node| spec_of(node, problems));
+    let (metadata, spec) = (metadata?, spec?);
+    Some(AgentFile {
+        agent: Agent {
+            name: metadata.name,
+            version: metadata.version,
+            workstream: metadata.workstream,
+            labels: metadata.labels,
+            extra: metadata.extra,
+            description: spec.description,
+            instructions: spec.instructions,
+            domain: spec.domain,
+            priority: spec.priority,
+            tools: spec.tools,
+            capabilities: spec.requests.iter().map(ToString::to_string).collect(),
+            budget: spec.budget,
+            on_failure: spec.on_failure,
+            steps: spec.steps,
+        },
+        name_place: metadata.name_place,
+        spawnings: spec.spawnings,
+        requests: spec.requests,
+        unused_tools: spec.unused_tools,
+    })
+}
+
+/// `apiVersion` and `kind`: each has one value.
+fn fixed(top: &Fields<'_>, name: &str, value: &str, problems: &mut Problems<'_>) {
+    let Some(node) = top.required(name, &format!("{name}: {value}"), problems) else { return };
+    match problems.text(node, name) {
+        Some(text) if text != value => {
+            let message = format!("`{name}` is {}", quote(text));
+            problems.report(node.place, FileCode::BadKind, message, format!("write `{name}: {value}`"));
+        }
+        Some(_) | None => {}
+    }
+}
+
+struct Metadata {
+    name: String,
+    name_place: Place,
+    version: String,
+    workstream: Option<String>,
+    labels: BTreeMap<String, String>,
+    extra: BTreeMap<String, String>,
+}
+
+fn metadata_of(node: &Node, problems: &mut Problems<'_>) -> Option<Metadata> {
+    let known = &["name", "version", "workstream", "labels"];
+    let fields = problems.fields(node, &Shape { what: "metadata", known, later: &[], prefix: Some("x-") })?;
+    let name = fields.required("name", "name: my-agent", problems);
+    let name_place = name.map_or(fields.place, |node| node.place);
+    let name = name.and_then(|node| problems.name(node, "metadata.name"));
+    let version = fields.required("version", "version: 1.0.0", problems);
+    let version = version.and_then(|node| version_of(node, problems));
+    let workstream = fields.get("workstream").and_then(|node| problems.name(node, "metadata.workstream"));
+    let labels = fields.get("labels").map(|node| labels_of(node, problems)).unwrap_or_default();
+    let mut extra = BTreeMap::new();
+    for member in fields.members().iter().filter(|member| member.name.starts_with("x-")) {
+        let what = format!("metadata.{}", member.name);
+        if label_name(member.place, &member.name, problems)
+            && let Some(text) = problems.plain_text(&member.value, &what, LABEL_BYTES_MAX, false)
+        {
+            extra.insert(member.name.clone(), text);
+        }
+    }
+    if extra.len() > LABELS_MAX {
+        let message = format!("`metadata` has {} `x-` fields", extra.len());
+        problems.report(node.place, FileCode::BadCount, message, format!("at most {LABELS_MAX} are allowed"));
+    }
+    Some(Metadata { name: name?, name_place, version: version?, workstream, labels, extra })
+}
+
+fn labels_of(node: &Node, problems: &mut Problems<'_>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    let Some(members) = problems.map(node, "metadata.labels") else { return labels };
+    if members.len() > LABELS_MAX {
+        let message = format!("`metadata.labels` has {} entries", members.len());
+        problems.report(node.place, FileCode::BadCount, message, format!("at most {LABELS_MAX} are allowed"));
+    }
+    for member in members {
+        if label_name(member.place, &member.name, problems)
+            && let Some(text) = problems.plain_text(&member.value, "metadata.labels", LABEL_BYTES_MAX, false)
+        {
+            labels.insert(member.name.clone(), text);
+        }
+    }
+    labels
+}
+
+fn label_name(place: Place, name: &str, problems: &mut Problems<'_>) -> bool {
+    let fine = !name.is_empty() && name.len() <= LABEL_BYTES_MAX && !name.contains(is_hostile);
+    if !fine {
+        let message = format!("{} cannot name a label", quote(name));
+        let hint = format!("1 to {LABEL_BYTES_MAX} bytes that can be seen");
+        problems.report(place, FileCode::BadLength, message, hint);
+    }
+    fine
+}
+
+fn version_of(node: &Node, problems: &mut Problems<'_>) -> Option<String> {
+    let text = problems.text(node, "metadata.version")?;
+    if text.len() <= VERSION_BYTES_MAX && is_semver(text) {
+        return Some(text.to_owned());
+    }
+    let hint = match text.strip_prefix('v').filter(|rest| is_semver(rest)) {
+        Some(rest) => format!("leave the `v` out: `{rest}`"),
+        None => "write three numbers, for example `1.0.0` or `1.0.0-rc.1`".to_owned(),
+    };
+    let message = format!("{} is no semantic version", quote(text));
+    problems.report(node.place, FileCode::BadVersion, message, hint);
+    None
+}
+
+fn is_semver(text: &str) -> bool {
+    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let number = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+    };
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let numeric = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    core.split('.').count() == 3
+        && core.split('.').all(|part| number(part) && part.len() <= 19)
+        && pre.is_none_or(|pre| pre.split('.').all(|part| word(part) && (!numeric(part) || number(part))))
+        && build.is_none_or(|build| build.split('.').all(word))
+}
+
+struct Spec {
+    description: String,
+    instructions: String,
+    domain: Option<String>,
+    priority: Priority,
+    tools: Vec<String>,
+    requests: Vec<Capability>,
+    budget: Budget,
+    on_failure: OnFailure,
+    steps: Vec<Step>,
+    spawnings: Vec<Spawning>,
+    unused_tools: Vec<(String, Place)>,
+}
+
+fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
+    let known = &[
+        "description",
+        "domain",
+        "priority",
+        "program",
+        "instructions",
+        "tools",
+        "capabilities",
+        "budget",
+        "on_failure",
+    ];
+    let later = &["limits", "sandbox", "approvals", "tasks", "objectives", "deliverables", "dependencies", "reporting"];
+    let fields = problems.fields(node, &Shape { what: "spec", known, later, prefix: None })?;
+    let description = fields.get("description");
+    let description =
+        description.and_then(|node| problems.plain_text(node, "spec.description", DESCRIPTION_BYTES_MAX, true));
+    let domain = fields.get("domain").and_then(|node| problems.plain_text(node, "spec.domain", LABEL_BYTES_MAX, false));
+    let words = [
+        ("critical", Priority::Critical),
+        ("high", Priority::High),
+        ("medium", Priority::Medium),
+        ("low", Priority::Low),
+    ];
+    let priority = fields.get("priority").and_then(|node| problems.choice(node, "spec.priority", &words, &[]));
+    let instructions = fields.get("instructions").and_then(|node| instructions_of(node, problems));
+    let tools = match fields.get("tools") {
+        Some(node) => tools_of(node, problems),
+        None => Some(Vec::new()),
+    };
+    let requests = fields.get("capabilities").map(|node| requests_of(node, problems)).unwrap_or_default();
+    let budget = budget_of(fields.get("budget"), problems);
+    let on_failure = on_failure_of(fields.get("on_failure"), problems);
+    let program = fields.required("program", "program: { script: { steps: […] } }", problems);
+    let patterns: Option<Vec<NamePat>> =
+        tools.as_ref().map(|tools| tools.iter().map(|(_, pattern, _)| pattern.clone()).collect());
+    let script = program.and_then(|node| program_of(node, patterns.as_deref(), problems))?;
+    let tools = tools?;
+    let unused = tools.iter().zip(&script.used).filter(|(_, used)| !**used);
+    Some(Spec {
+        description: description.unwrap_or_default(),
+        instructions: instructions.unwrap_or_default(),
+        domain,
+        priority: priority.unwrap_or_default(),
+        unused_tools: unused.map(|((text, _, place), _)| (text.clone(), *place)).collect(),
+        tools: tools.into_iter().map(|(text, _, _)| text).collect(),
+        requests,
+        budget,
+        on_failure,
+        steps: script.steps,
+        spawnings: script.spawnings,
+    })
+}
+
+fn instructions_of(node: &Node, problems: &mut Problems<'_>) -> Option<String> {
+    let shape = Shape { what: "spec.instructions", known: &["text"], later: &["file"], prefix: None };
+    let fields = problems.fields(node, &shape)?;
+    if fields.get("file").is_some() {
+        return None;
+    }
+    let text = fields.required("text", "text: …", problems)?;
+    problems.plain_text(text, "spec.instructions.text", INSTRUCTIONS_BYTES_MAX, true)
+}
+
+/// `None` when the list is not known whole: then no call can be said to be missing in it.
+fn tools_of(node: &Node, problems: &mut Problems<'_>) -> Option<Vec<(String, NamePat, Place)>> {
+    let items = problems.list(node, "spec.tools", TOOLS_MAX)?;
+    let mut tools = Vec::new();
+    for item in items {
+        if let Some((text, pattern)) = problems.pattern(item, "spec.tools") {
+            tools.push((text, pattern, item.place));
+        }
+    }
+    (tools.len() == items.len()).then_some(tools)
+}
+
+fn requests_of(node: &Node, problems: &mut Problems<'_>) -> Vec<Capability> {
+    let items = problems.list(node, "spec.capabilities", CAPABILITIES_MAX).unwrap_or_default();
+    items.iter().filter_map(|item| Some(problems.capability(item, "spec.capabilities")?.1)).collect()
+}
+
+fn program_of(node: &Node, tools: Option<&[NamePat]>, problems: &mut Problems<'_>) -> Option<Script> {
+    let shape = Shape { what: "spec.program", known: &["script"], later: &["model", "external"], prefix: None };
+    let fields = problems.fields(node, &shape)?;
+    if fields.get("model").or(fields.get("external")).is_some() {
+        return None;
+    }
+    let node = fields.required("script", "script: { steps: […] }", problems)?;
+    let shape = Shape { what: "spec.program.script", known: &["steps"], later: &[], prefix: None };
+    let fields = problems.fields(node, &shape)?;
+    let steps = fields.required("steps", "steps: [ { id: first, call: { tool: NAME } } ]", problems)?;
+    script(steps, tools, problems)
+}
+
+fn budget_of(node: Option<&Node>, problems: &mut Problems<'_>) -> Budget {
+    let mut budget = Budget {
+        tokens: BUDGET_TOKENS,
+        cost_micro: 0,
+        calls: BUDGET_CALLS,
+        wall_us: BUDGET_WALL_US,
+        on_exceed: OnExceed::Fail,
+    };
+    let known = &["tokens", "usd", "calls", "wall", "on_exceed"];
+    let shape = Shape { what: "spec.budget", known, later: &[], prefix: None };
+    let Some(fields) = node.and_then(|node| problems.fields(node, &shape)) else { return budget };
+    let most = i64::MAX.unsigned_abs();
+    if let Some(number) = fields.get("tokens").and_then(|node| problems.whole(node, "spec.budget.tokens", 1..=most)) {
+        budget.tokens = number;
+    }
+    if let Some(number) = fields.get("calls").and_then(|node| problems.whole(node, "spec.budget.calls", 1..=most)) {
+        budget.calls = number;
+    }
+    if let Some(usd) = fields.get("usd").and_then(|node| usd_of(node, problems)) {
+        budget.cost_micro = usd.0;
+    }
+    if let Some(wall) = fields.get("wall").and_then(|node| duration_of(node, "spec.budget.wall", TIME_US_MAX, problems))
+    {
+        budget.wall_us = wall.0;
+    }
+    if let Some(node) = fields.get("on_exceed") {
+        problems.choice(node, "spec.budget.on_exceed", &[("fail", OnExceed::Fail)], &["pause"]);
+    }
+    budget
+}
+
+fn usd_of(node: &Node, problems: &mut Problems<'_>) -> Option<Usd> {
+    let text = problems.text(node, "spec.budget.usd")?;
+    let hint = "write dollars in quotes with at most six places: \"0.50\"";
+    match Usd::parse(text) {
+        Ok(Usd(0)) => {
+            let message = "`spec.budget.usd` is nothing";
+            problems.report(node.place, FileCode::OutOfRange, message, "leave it out to allow no paid call");
+            None
+        }
+        Ok(usd) => Some(usd),
+        Err(error) => quantity_error(node, "spec.budget.usd", text, error, hint, problems),
+    }
+}
+
+fn duration_of(node: &Node, what: &str, most: u64, problems: &mut Problems<'_>) -> Option<Duration> {
+    let hint = "write a number with a unit: `90s`, `10m`, `1h30m`";
+    if let Kind::Int(number) = node.kind {
+        let message = format!("`{what}` is {number} without a unit");
+        problems.report(node.place, FileCode::BadQuantity, message, hint);
+        return None;
+    }
+    let text = problems.text(node, what)?;
+    match Duration::parse(text) {
+        Ok(duration) if duration.0 == 0 || duration.0 > most => {
+            let message = format!("`{what}` is {}", quote(text));
+            let hint = format!("more than nothing and at most {}", Duration(most));
+            problems.report(node.place, FileCode::OutOfRange, message, hint);
+            None
+        }
+        Ok(duration) => Some(duration),
+        Err(error) => quantity_error(node, what, text, error, hint, problems),
+    }
+}
+
+fn quantity_error<T>(
+    node: &Node,
+    what: &str,
+    text: &str,
+    error: QuantityError,
+    hint: &str,
+    problems: &mut Problems<'_>,
+) -> Option<T> {
+    let message = format!("`{what}` is {}: {error}", quote(text));
+    problems.report(node.place, FileCode::BadQuantity, message, hint);
+    None
+}
+
+fn on_failure_of(node: Option<&Node>, problems: &mut Problems<'_>) -> OnFailure {
+    let mut on_failure = OnFailure { then: Then::StopDependents, essential: true };
+    let shape = Shape { what: "spec.on_failure", known: &["then", "essential"], later: &[], prefix: None };
+    let Some(fields) = node.and_then(|node| problems.fields(node, &shape)) else { return on_failure };
+    let words = [("stop_dependents", Then::StopDependents), ("continue", Then::Continue)];
+    let then = fields
+        .get("then")
+        .and_then(|node| problems.choice(node, "spec.on_failure.then", &words, &["stop_all", "retry"]));
+    on_failure.then = then.unwrap_or(on_failure.then);
+    let essential = fields.get("essential").and_then(|node| problems.flag(node, "spec.on_failure.essential"));
+    on_failure.essential = essential.unwrap_or(on_failure.essential);
+    on_failure
+}
