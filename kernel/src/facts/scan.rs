@@ -116,7 +116,7 @@ fn is_real(token: &str) -> bool {
     let significant = significant.skip_while(|digit| *digit == b'0').count();
     significant <= SIGNIFICANT_MAX
         && match token.split_once('e') {
-            Some((mantissa, exponent)) => is_mantissa(mantissa) && is_exponent(exponent),
+            Some((mantissa, exponent)) => is_mantissa(mantissa) && fits(mantissa, exponent),
             None => is_fixed(token),
         }
 }
@@ -140,9 +140,15 @@ fn is_mantissa(mantissa: &str) -> bool {
     whole.len() == 1 && is_natural(whole) && fraction.is_none_or(is_fraction)
 }
 
-fn is_exponent(exponent: &str) -> bool {
-    let value = exponent.parse::<i32>().unwrap_or(0);
-    is_integer(exponent) && matches!(value, -324..=-7 | 15..=308)
+/// At both ends of the range only those mantissas that 64 bits can hold. Digits compare like numbers here.
+fn fits(mantissa: &str, exponent: &str) -> bool {
+    let value = if is_integer(exponent) { exponent.parse().unwrap_or(0) } else { 0 };
+    match value {
+        -324 => mantissa == "5",
+        -323..=-7 | 15..=307 => true,
+        308 => mantissa <= "1.7976931348623157",
+        _ => false,
+    }
 }
 
 /// The bytes that a checked string stands for.
@@ -197,8 +203,17 @@ mod tests {
             assert!(Cursor::new(token).number().is_ok(), "{token}");
         }
         let bad = ["-0", "00", "01", "+1", "1.0", "0.50", "1.", ".5", "1e3", "1E15", "1e+15", "15e15", "-", "1e015"];
-        let more =
-            ["9223372036854775808", "0.0000001", "1234567890123456.5", "1e309", "0.123456789012345678", "1e", "e"];
+        let more = [
+            "9223372036854775808",
+            "0.0000001",
+            "1234567890123456.5",
+            "1e309",
+            "0.123456789012345678",
+            "1e",
+            "e",
+            "1.8e308",
+            "4e-324",
+        ];
         for token in bad.iter().chain(&more) {
             assert_eq!(Cursor::new(token).number(), Err(FactsFault::Number), "{token}");
         }
