@@ -2,3 +2,5 @@
 
 mod kernel;
 mod stores;
+mod facts_laws;
+mod native_tools;

@@ -1,0 +1,175 @@
+//! Checks arguments against the parameters of a tool.
+
+use serde_json::{Map, Value};
+use toka_kernel::denial::Code;
+use toka_kernel::facts::{Extracted, Fact, FactsFault, extract, host, is_path};
+use toka_kernel::limits::{ARGUMENT_BYTES_MAX, SCALAR_BYTES_MAX};
+use toka_kernel::tool::{ParamSpec, ParamType, ToolSpec};
+
+use crate::json::{JsonFault, canonicalise};
+
+/// Arguments that fit their tool, in the form in which a call carries them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// Canonical JSON: the bytes of the argument blob.
+    pub arguments: Vec<u8>,
+    /// The declared facts among them.
+    pub facts: Vec<Fact>,
+    /// Whether they hold anything else.
+    pub extra: bool,
+}
+
+/// Why arguments do not fit. Says where and which rule, never the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code} at \"{pointer}\": {rule}")]
+pub struct ArgumentError {
+    /// `BAD_ARGUMENTS`; `BAD_PATH` or `BAD_HOST` where the grammar of one is broken.
+    pub code: Code,
+    /// A JSON pointer of at most 256 bytes.
+    pub pointer: String,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// A rule that arguments must keep.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rule {
+    /// The text is no JSON that has a canonical form.
+    #[error(transparent)]
+    Json(#[from] JsonFault),
+    /// The walker of the facts refuses it.
+    #[error(transparent)]
+    Facts(#[from] FactsFault),
+    /// Arguments are an object.
+    #[error("not an object")]
+    NotObject,
+    /// No parameter has this name.
+    #[error("no such parameter")]
+    Unknown,
+    /// A required argument is not there.
+    #[error("required")]
+    Missing,
+    /// Of another type.
+    #[error("not of type {0}")]
+    Type(ParamType),
+    /// Below the least integer.
+    #[error("less than {0}")]
+    Min(i64),
+    /// Above the greatest integer.
+    #[error("greater than {0}")]
+    Max(i64),
+    /// Too many bytes.
+    #[error("longer than {0} bytes")]
+    MaxLen(u32),
+    /// A string with the character U+0000.
+    #[error("holds a NUL")]
+    Nul,
+    /// None of the words of an enum.
+    #[error("none of: {}", .0.join(", "))]
+    Values(Vec<String>),
+    /// The spec itself is broken.
+    #[error("the tool spec is broken")]
+    Spec,
+}
+
+impl ArgumentError {
+    /// The error as a value, for the blob of a refusal.
+    pub fn detail(&self) -> Value {
+        serde_json::json!({ "pointer": self.pointer, "rule": self.rule.to_string() })
+    }
+}
+
+/// Makes canonical arguments and their facts of the text that somebody sent.
+pub fn prepare(spec: &ToolSpec, text: &str) -> Result<Prepared, ArgumentError> {
+    let arguments = canonicalise(text).map_err(|error| broken("", error.what))?;
+    let Extracted { facts, extra } = read(spec, &arguments)?.1;
+    Ok(Prepared { arguments, facts, extra })
+}
+
+/// Reads canonical arguments and checks them once more, as whoever runs the tool must.
+///
+/// Defaults are not filled in: the tool applies them, so that the bytes stay what the caller meant.
+pub fn check(spec: &ToolSpec, arguments: &[u8]) -> Result<Value, ArgumentError> {
+    read(spec, arguments).map(|(value, _)| value)
+}
+
+fn read(spec: &ToolSpec, arguments: &[u8]) -> Result<(Value, Extracted), ArgumentError> {
+    // Without facts the walker only checks the form; parameters speak first, since their rules say more.
+    extract(arguments, &[]).map_err(|error| located(error.code, error.pointer, error.what))?;
+    let value = serde_json::from_slice(arguments).map_err(|_| broken("", JsonFault::Syntax))?;
+    check_members(spec, &value)?;
+    let facts = spec.fact_specs().map_err(|_| broken("", Rule::Spec))?;
+    let found = extract(arguments, &facts).map_err(|error| located(error.code, error.pointer, error.what))?;
+    Ok((value, found))
+}
+
+fn check_members(spec: &ToolSpec, value: &Value) -> Result<(), ArgumentError> {
+    let members: &Map<String, Value> = value.as_object().ok_or_else(|| broken("", Rule::NotObject))?;
+    for (name, value) in members {
+        let param = spec.params.iter().find(|param| param.name == *name);
+        check_value(param.ok_or_else(|| broken(name, Rule::Unknown))?, value)?;
+    }
+    match spec.params.iter().find(|param| param.required && !members.contains_key(&param.name)) {
+        Some(param) => Err(broken(&param.name, Rule::Missing)),
+        None => Ok(()),
+    }
+}
+
+fn check_value(param: &ParamSpec, value: &Value) -> Result<(), ArgumentError> {
+    let kind = ParamType::from_number(param.kind).ok_or_else(|| broken(&param.name, Rule::Spec))?;
+    let fails = |rule: Rule| broken(&param.name, rule);
+    let wrong = || fails(Rule::Type(kind));
+    match kind {
+        ParamType::Boolean => value.as_bool().map(drop).ok_or_else(wrong),
+        ParamType::Integer => check_integer(param, value.as_i64().ok_or_else(wrong)?).map_err(fails),
+        ParamType::String => check_string(param, value.as_str().ok_or_else(wrong)?).map_err(fails),
+        ParamType::Enum => check_enum(param, value.as_str().ok_or_else(wrong)?).map_err(fails),
+        ParamType::Path if !is_path(value.as_str().ok_or_else(wrong)?) => {
+            Err(ArgumentError { code: Code::BadPath, ..fails(Rule::Facts(FactsFault::Path)) })
+        }
+        ParamType::Host if host(value.as_str().ok_or_else(wrong)?).is_none() => {
+            Err(ArgumentError { code: Code::BadHost, ..fails(Rule::Facts(FactsFault::Host)) })
+        }
+        ParamType::Path | ParamType::Host => Ok(()),
+    }
+}
+
+fn check_integer(param: &ParamSpec, value: i64) -> Result<(), Rule> {
+    match (param.min, param.max) {
+        (Some(min), _) if value < min => Err(Rule::Min(min)),
+        (_, Some(max)) if value > max => Err(Rule::Max(max)),
+        _ => Ok(()),
+    }
+}
+
+/// What a string may hold when its parameter does not say.
+const MAX_LEN: u32 = 4_096;
+
+fn check_string(param: &ParamSpec, text: &str) -> Result<(), Rule> {
+    let max = param.max_len.unwrap_or(MAX_LEN);
+    match text.len() {
+        _ if text.contains('\0') => Err(Rule::Nul),
+        length if length > ARGUMENT_BYTES_MAX || u32::try_from(length).is_ok_and(|length| length > max) => {
+            Err(Rule::MaxLen(max))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_enum(param: &ParamSpec, text: &str) -> Result<(), Rule> {
+    let known = param.values.iter().any(|value| value == text);
+    if known { Ok(()) } else { Err(Rule::Values(param.values.clone())) }
+}
+
+fn broken(name: &str, rule: impl Into<Rule>) -> ArgumentError {
+    let pointer = match name {
+        "" => String::new(),
+        _ => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
+    };
+    let pointer = if pointer.len() > SCALAR_BYTES_MAX { String::new() } else { pointer };
+    located(Code::BadArguments, pointer, rule)
+}
+
+fn located(code: Code, pointer: String, rule: impl Into<Rule>) -> ArgumentError {
+    ArgumentError { code, pointer, rule: rule.into() }
+}
