@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod bundle;
 pub mod conformance;
 pub mod log;
 pub mod memory;
@@ -16,6 +17,7 @@ mod pages;
 pub mod sqlite;
 pub mod url;
 
+pub use bundle::{Bundle, BundleBuilder, write_bundle};
 pub use log::{Append, AppendError, Durability, Log, NewBlob, RawEntry, ReadError, ReadLog, SessionRow, StoredBlob};
 pub use memory::MemoryLog;
 pub use sqlite::{OpenError, SqliteLog, SqliteReader};

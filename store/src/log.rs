@@ -32,11 +32,19 @@ pub trait ReadLog: Send + Sync {
     /// When the store cannot be read at that place.
     fn blob(&self, session: SessionId, commitment: Commitment) -> Result<Option<StoredBlob>, ReadError>;
 
-    /// Whether a blob of a session is present, without reading its bytes.
+    /// The length of a blob of a session, without reading its bytes; `None` if it is absent.
     ///
     /// # Errors
     /// When the store cannot be read at that place.
-    fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError>;
+    fn blob_len(&self, session: SessionId, commitment: Commitment) -> Result<Option<u64>, ReadError>;
+
+    /// Whether a blob of a session is present.
+    ///
+    /// # Errors
+    /// When the store cannot be read at that place.
+    fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError> {
+        Ok(self.blob_len(session, commitment)?.is_some())
+    }
 }
 
 /// A store that can be written: many sessions, one writer.

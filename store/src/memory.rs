@@ -68,8 +68,9 @@ impl ReadLog for MemoryLog {
         Ok(self.lock().get(&session).and_then(|chain| chain.blobs.get(&commitment)).cloned())
     }
 
-    fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError> {
-        Ok(self.lock().get(&session).is_some_and(|chain| chain.blobs.contains_key(&commitment)))
+    fn blob_len(&self, session: SessionId, commitment: Commitment) -> Result<Option<u64>, ReadError> {
+        let len = |blob: &StoredBlob| blob.bytes.len() as u64;
+        Ok(self.lock().get(&session).and_then(|chain| chain.blobs.get(&commitment)).map(len))
     }
 }
 

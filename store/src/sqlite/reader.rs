@@ -128,13 +128,13 @@ impl ReadLog for SqliteReader {
         )
     }
 
-    fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError> {
+    fn blob_len(&self, session: SessionId, commitment: Commitment) -> Result<Option<u64>, ReadError> {
         self.with(
             || format!("blob {commitment} of session {session}"),
             |conn| {
-                let sql = "SELECT 1 FROM blobs
+                let sql = "SELECT length(bytes) FROM blobs
                            WHERE session = (SELECT number FROM sessions WHERE id = ?1) AND commitment = ?2";
-                conn.prepare_cached(sql)?.exists((session.0, commitment.0))
+                conn.prepare_cached(sql)?.query_row((session.0, commitment.0), |row| row.get(0)).optional()
             },
         )
     }

@@ -108,8 +108,8 @@ impl ReadLog for SqliteLog {
         self.reader.blob(session, commitment)
     }
 
-    fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError> {
-        self.reader.has_blob(session, commitment)
+    fn blob_len(&self, session: SessionId, commitment: Commitment) -> Result<Option<u64>, ReadError> {
+        self.reader.blob_len(session, commitment)
     }
 }
 
