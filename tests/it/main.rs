@@ -4,3 +4,4 @@ mod kernel;
 mod stores;
 mod facts_laws;
 mod native_tools;
+mod authority_laws;

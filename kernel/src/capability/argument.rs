@@ -79,7 +79,7 @@ impl ArgC {
     /// Whether every fact that meets this constraint meets `wide`, as far as the order says.
     pub fn implies(&self, wide: &ArgC) -> bool {
         match (self, wide) {
-            (ArgC::Set(values), ArgC::Set(wide)) => values.is_subset(wide),
+            (ArgC::Set(values), ArgC::Set(wide)) => values.iter().all(|value| wide.contains(value)),
             (ArgC::Set(values), ArgC::Range { lo, hi }) => values.iter().all(|value| value.in_range(*lo, *hi)),
             (ArgC::Set(values), ArgC::Len(max)) => values.iter().all(|value| value.in_len(*max)),
             (ArgC::Range { lo, hi }, ArgC::Range { lo: wide_lo, hi: wide_hi }) => wide_lo <= lo && hi <= wide_hi,

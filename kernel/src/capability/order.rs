@@ -3,6 +3,8 @@
 //! Rows are tried in the order of their dimensions, so the first that fails is the one a denial names. A check compares
 //! what was parsed and allocates nothing.
 
+use std::cmp::Ordering;
+
 use super::argument::{ArgC, Pointer, smaller};
 use super::pattern::NamePat;
 use super::scope::{AgentScope, FsOp, FsOps, FsScope, Scope, ToolScope};
@@ -89,13 +91,10 @@ impl ToolScope {
     }
 
     fn args_within(&self, parent: &ToolScope) -> bool {
-        let mut own = self.args.iter().peekable();
-        parent.args.iter().all(|(pointer, wide)| {
-            while own.next_if(|(known, _)| known < pointer).is_some() {}
-            match own.next_if(|(known, _)| known == pointer) {
-                Some((_, arg)) => arg.implies(wide),
-                None => self.closed && *wide == ArgC::Absent,
-            }
+        let mut own = &*self.args;
+        parent.args.iter().all(|(pointer, wide)| match next_arg(&mut own, pointer) {
+            Some(arg) => arg.implies(wide),
+            None => self.closed && *wide == ArgC::Absent,
         })
     }
 
@@ -132,6 +131,21 @@ impl ToolScope {
     fn has_digest(&self, digest: &Digest) -> bool {
         self.digest.as_ref().is_none_or(|digests| digests.binary_search(digest).is_ok())
     }
+}
+
+/// The constraint of `pointer`, dropping it and all before it from the sorted rest.
+fn next_arg<'s>(rest: &mut &'s [(Pointer, ArgC)], pointer: &Pointer) -> Option<&'s ArgC> {
+    while let [(known, arg), tail @ ..] = *rest {
+        match known.cmp(pointer) {
+            Ordering::Less => *rest = tail,
+            Ordering::Equal => {
+                *rest = tail;
+                return Some(arg);
+            }
+            Ordering::Greater => return None,
+        }
+    }
+    None
 }
 
 /// What of `arg` is left under `other`, which where it is silent allows anything, or nothing when it is closed.

@@ -134,7 +134,9 @@ impl<'t> Parser<'t> {
             Body::Agent(spec) => Ok(Scope::Agent(AgentScope { spec, live: keys.live })),
         };
         let Ok(scope) = scope else {
-            return self.fail(Code::Malformed, "a scope that covers nothing", "keep sets sorted, unique and not empty");
+            // Sets were checked as they were read, so what is left is `delete` without anything below.
+            let hint = "`delete-self` is for the path itself, `/**` reaches below it";
+            return self.fail(Code::Malformed, "nothing to delete below one path", hint);
         };
         if keys.exp_us.is_some_and(|exp| keys.nbf_us.unwrap_or(0) >= exp) {
             return self.fail(Code::Malformed, "a capability that is never valid", "`nbf` must be less than `exp`");
@@ -234,6 +236,9 @@ impl<'t> Parser<'t> {
     fn key(&mut self, kind: Kind, keys: &mut Keys<'t>) -> Result<(), TextError> {
         let at = self.at;
         let key = self.take_while(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        if key.is_empty() {
+            return self.fail_at(at, Code::Malformed, "no key", self.key_hint(kind));
+        }
         if keys.seen.contains(&key) {
             return self.fail_at(at, Code::Malformed, format!("`{key}` twice"), "give each key once");
         }
