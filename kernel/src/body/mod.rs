@@ -78,6 +78,23 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     }
 }
 
+/// How many bytes a frozen struct encodes to, without keeping them.
+pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be encoded counts as too long.
+    value.serialize(&mut rmp_serde::Serializer::new(&mut count).with_struct_map()).map_or(usize::MAX, |()| count.0)
+}
+
 /// Decodes a frozen struct strictly.
 pub(crate) fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, BodyFault> {
     if bytes.len() > BODY_BYTES_MAX {

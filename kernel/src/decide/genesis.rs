@@ -82,7 +82,7 @@ fn check_keys(genesis: &Genesis) -> Result<(), Denial> {
 }
 
 fn check_principals(genesis: &Genesis) -> Result<(), Denial> {
-    let bytes = crate::body::encode(&genesis.principals).len();
+    let bytes = crate::body::encoded_len(&genesis.principals);
     if genesis.principals.len() > GENESIS_PRINCIPALS_MAX || bytes > GENESIS_LIST_BYTES_MAX {
         return Err(invalid("principals"));
     }
@@ -109,8 +109,13 @@ fn check_principals(genesis: &Genesis) -> Result<(), Denial> {
 }
 
 fn check_grants(genesis: &Genesis, at: TimeUs) -> Result<(), Denial> {
-    let bytes = crate::body::encode(&genesis.grants).len();
-    if genesis.grants.len() > GENESIS_GRANTS_MAX || bytes > GENESIS_LIST_BYTES_MAX {
+    if genesis.grants.len() > GENESIS_GRANTS_MAX {
+        return Err(invalid("grants"));
+    }
+    if let Some(item) = genesis.grants.iter().position(|root| !grant::fits(&root.cap)) {
+        return Err(invalid("grants").item(item));
+    }
+    if crate::body::encoded_len(&genesis.grants) > GENESIS_LIST_BYTES_MAX {
         return Err(invalid("grants"));
     }
     for (item, root) in genesis.grants.iter().enumerate() {

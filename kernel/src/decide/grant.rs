@@ -109,7 +109,7 @@ pub(crate) fn delegate(
         let held = state.grants.len() as u64;
         return Err(Denial::count(Code::Limit, Dim::Grants, GRANTS_MAX as u64, held, 1));
     }
-    if cap.to_string().len() > CAPABILITY_BYTES_MAX {
+    if !fits(&cap) {
         return Err(Denial::new(Code::Malformed).rule("a filled grant is longer than 4,096 bytes"));
     }
     Ok(Grant { parent: Some(parent), issuer: by, subject: to, cap, answers: Vec::new() })
@@ -119,9 +119,15 @@ pub(crate) fn cap_window_is_sound(cap: &Capability) -> bool {
     cap.nbf_us.unwrap_or(0) < cap.exp_us.unwrap_or(TIME_US_MAX)
 }
 
-/// Parses the text of a capability in a command.
+/// Parses the text of a capability in a command. An event holds the canonical text, so that is what is bounded.
 pub(crate) fn parse(text: &str) -> Result<Capability, Denial> {
-    Capability::parse(text).map_err(|error| Denial::new(error.code).rule("capability"))
+    let cap = Capability::parse(text).map_err(|error| Denial::new(error.code).rule("capability"))?;
+    if fits(&cap) { Ok(cap) } else { Err(Denial::new(Code::Malformed).rule("capability: longer than 4,096 bytes")) }
+}
+
+/// Whether the canonical text of `cap` may stand in a body.
+pub(crate) fn fits(cap: &Capability) -> bool {
+    cap.to_string().len() <= CAPABILITY_BYTES_MAX
 }
 
 /// The index of a grant that `by` may use now.
