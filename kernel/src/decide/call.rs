@@ -25,6 +25,10 @@ pub(crate) fn call(
     if let Some(code) = asked.unfit {
         return Err(unfit(code));
     }
+    if asked.detail.is_some() {
+        // No admission could refer to that blob.
+        return Err(Denial::new(Code::Malformed).rule("detail without unfit"));
+    }
     if asked.parent.is_some() || asked.task.is_some() {
         return Err(Denial::new(Code::Malformed).rule("task or parent: not built in these rules"));
     }

@@ -149,7 +149,19 @@ fn refusal(command: &Command, denial: Denial) -> Event {
         approval: None,
         rule: denial.rule,
         first_seq: None,
-        detail: None,
+        detail: match &command.ask {
+            Ask::Call(asked) if asked.unfit == Some(denial.code.number()) => asked.detail,
+            Ask::Call(_)
+            | Ask::CommitState(_)
+            | Ask::CloseSession(_)
+            | Ask::SpawnAgent(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Grant(_)
+            | Ask::Revoke(_)
+            | Ask::BindTool(_)
+            | Ask::Report(_) => None,
+        },
     };
     Event {
         causes: Vec::new(),
