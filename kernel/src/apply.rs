@@ -110,7 +110,7 @@ impl State {
         }
         let decided = self.decide(header.principal, command, header.time_us);
         if !crate::decide::is_recordable(&decided) {
-            return Err("the asker is unknown or the session is closed");
+            return Err("the asker is unknown, the session is closed, or this is no command");
         }
         Ok(decided)
     }

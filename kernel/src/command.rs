@@ -119,13 +119,15 @@ impl Command {
     /// The first bound that does not hold. What fails here never becomes an event, not even a refusal.
     pub fn check(&self) -> Result<(), NoCommand> {
         bound("blobs", self.blobs.len(), BLOBS_PER_ENTRY_MAX)?;
-        bound("signed", self.signed.as_ref().map_or(0, |signed| signed.0.len()), COMMAND_BYTES_MAX + 160)?;
+        let signed = if self.ask.is_of_node() { None } else { self.signed.as_ref() };
+        bound("signed", signed.map_or(0, |signed| signed.0.len()), COMMAND_BYTES_MAX + 160)?;
         self.ask.check()
     }
 
-    /// Whether the body refers to each blob of the header, first references ascending from 0.
-    pub(crate) fn blobs_in_order(&self) -> bool {
-        blobs_in_order(&self.ask.blob_indexes(), self.blobs.len())
+    /// Whether this is a command at all: within its bounds, and referring to each of its blobs, first references
+    /// ascending from 0.
+    pub(crate) fn is_one(&self) -> bool {
+        self.check().is_ok() && blobs_in_order(&self.ask.blob_indexes(), self.blobs.len())
     }
 }
 

@@ -17,6 +17,9 @@ use crate::ids::{Bytes, PrincipalId, Seq, TimeUs};
 use crate::limits::{BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX};
 use crate::state::{PrincipalKind, State};
 
+/// The rule that stands in a refusal while a commitment to the state is due.
+const COMMIT_DUE: &str = "state commitment due";
+
 /// What a command comes to when it is not refused.
 pub(crate) struct Answer {
     causes: Vec<Seq>,
@@ -32,9 +35,9 @@ impl From<Body> for Answer {
 impl State {
     /// What `command`, asked by `by` at `at`, comes to in this state. Reads only.
     ///
-    /// A command that fails [`Command::check`] is no command; deciding it gives a refusal that no chain may hold. The
-    /// same is true of the codes [`Code::SessionClosed`] and [`Code::UnknownPrincipal`]: an edge answers with them,
-    /// outside the log ([`is_recordable`]).
+    /// A command that fails [`Command::check`], or whose blobs are not those its body refers to, is no command; deciding
+    /// it gives a refusal that no chain may hold. The same is true of the codes [`Code::SessionClosed`] and
+    /// [`Code::UnknownPrincipal`]: an edge answers with them, outside the log ([`is_recordable`]).
     pub fn decide(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Event {
         match self.answer(by, command, at) {
             Ok(Answer { causes, body }) => Event { causes, blobs: command.blobs.clone(), body },
@@ -43,7 +46,9 @@ impl State {
     }
 
     fn answer(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Result<Answer, Denial> {
-        if command.check().is_err() || !command.blobs_in_order() || command.signed.is_some() || command.via.is_some() {
+        // What the node asks of itself is recorded without id, right and signature, so it is decided without them.
+        let cmd = command.cmd();
+        if !command.is_one() || cmd.as_ref().is_some_and(|cmd| cmd.signed.is_some() || cmd.via.is_some()) {
             return Err(Denial::new(Code::Malformed));
         }
         if self.session.closed {
@@ -51,12 +56,11 @@ impl State {
         }
         self.asker(by, &command.ask)?;
         if self.commit_due() && !matches!(command.ask, Ask::CommitState(_)) {
-            return Err(Denial::new(Code::IllegalTransition).rule("state commitment due"));
+            return Err(Denial::new(Code::IllegalTransition).rule(COMMIT_DUE));
         }
-        if command.under.is_some() {
+        if cmd.as_ref().is_some_and(|cmd| cmd.under.is_some()) {
             return Err(Denial::new(Code::NoAdmin));
         }
-        let cmd = command.cmd();
         match &command.ask {
             Ask::CommitState(_) => session::commit_state(self, cmd),
             Ask::CloseSession(asked) => session::close(self, by, cmd, asked),
@@ -110,12 +114,15 @@ impl State {
     }
 }
 
-/// Whether an event may stand in a chain. Refusals to strangers, on closed sessions and while a commitment to the state
-/// is due may not: the edge answers them, or the engine commits first.
+/// Whether an event may stand in a chain. Refusals to strangers, on closed sessions, of what is no command, and while a
+/// commitment to the state is due may not: the edge answers them, or the engine commits first.
 pub fn is_recordable(event: &Event) -> bool {
     match &event.body {
         Body::Refused(refused, _) => {
-            refused.code != Code::SessionClosed.number() && refused.code != Code::UnknownPrincipal.number()
+            let at_the_edge = [Code::SessionClosed, Code::UnknownPrincipal].map(Code::number).contains(&refused.code);
+            !at_the_edge
+                && refused.rule.as_deref() != Some(COMMIT_DUE)
+                && event.command().is_some_and(|command| command.is_one())
         }
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
