@@ -11,8 +11,9 @@ use crate::entry::BlobRef;
 use crate::event::{BodyFault, blobs_in_order, kind};
 use crate::ids::{Bytes, CommandId, GrantId, Seq};
 use crate::limits::{
-    BLOBS_PER_ENTRY_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, DIMENSIONS, FACTS_MAX, NEEDS_MAX,
-    SCALAR_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TOOL_BYTES_MAX, TOOLS_PER_BINDING_MAX,
+    BLOBS_PER_ENTRY_MAX, BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, DIMENSIONS, FACTS_MAX, NEEDS_MAX,
+    PLAN_NAMES_MAX, REFUSAL_BYTES_MAX, SCALAR_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TOOL_BYTES_MAX,
+    TOOLS_PER_BINDING_MAX,
 };
 
 /// What is asked, by whom it is known when it is sent again, and under what right.
@@ -120,8 +121,11 @@ impl Command {
     pub fn check(&self) -> Result<(), NoCommand> {
         bound("blobs", self.blobs.len(), BLOBS_PER_ENTRY_MAX)?;
         let signed = if self.ask.is_of_node() { None } else { self.signed.as_ref() };
-        bound("signed", signed.map_or(0, |signed| signed.0.len()), COMMAND_BYTES_MAX + 160)?;
-        self.ask.check()
+        let signed = signed.map_or(0, |signed| signed.0.len());
+        bound("signed", signed, COMMAND_BYTES_MAX + 160)?;
+        self.ask.check()?;
+        // Whatever is asked, it must be possible to refuse it.
+        bound("command", self.ask.encoded_len() + signed, BODY_BYTES_MAX - REFUSAL_BYTES_MAX)
     }
 
     /// Whether this is a command at all: within its bounds, and referring to each of its blobs, first references
@@ -176,6 +180,21 @@ impl Ask {
             Ask::BindTool(asked) => body::encode(asked),
             Ask::Call(asked) => body::encode(asked),
             Ask::Report(asked) => body::encode(asked),
+        }
+    }
+
+    fn encoded_len(&self) -> usize {
+        match self {
+            Ask::CommitState(asked) => body::encoded_len(asked),
+            Ask::CloseSession(asked) => body::encoded_len(asked),
+            Ask::SpawnAgent(asked) => body::encoded_len(asked),
+            Ask::StartAgent(asked) => body::encoded_len(asked),
+            Ask::EndAgent(asked) => body::encoded_len(asked),
+            Ask::Grant(asked) => body::encoded_len(asked),
+            Ask::Revoke(asked) => body::encoded_len(asked),
+            Ask::BindTool(asked) => body::encoded_len(asked),
+            Ask::Call(asked) => body::encoded_len(asked),
+            Ask::Report(asked) => body::encoded_len(asked),
         }
     }
 
@@ -335,8 +354,12 @@ fn check_spawn(asked: &SpawnAsked) -> Result<(), NoCommand> {
     bound("asked", asked.asked.len(), DIMENSIONS)?;
     check_narrow(&asked.narrow)?;
     bound("grants", asked.grants.len(), SPAWN_GRANTS_MAX)?;
-    let bytes = asked.grants.iter().map(|grant| grant.cap.len()).sum();
-    bound("grants together", bytes, SPAWN_GRANTS_BYTES_MAX)?;
+    for grant in &asked.grants {
+        bound("cap", grant.cap.len(), CAPABILITY_TEXT_BYTES_MAX)?;
+    }
+    let grants = body::encoded_len(&asked.grants);
+    bound("grants together", grants, SPAWN_GRANTS_BYTES_MAX)?;
+    bound("command", body::encoded_len(asked) - grants, COMMAND_BYTES_MAX)?;
     bound("dropped", asked.dropped.len(), SPAWN_GRANTS_MAX)?;
     for text in &asked.dropped {
         bound("dropped", text.len(), NAME_TEXT_MAX)?;
@@ -349,19 +372,16 @@ fn check_spawn(asked: &SpawnAsked) -> Result<(), NoCommand> {
         ("plan.deliverables", plan.deliverables.len()),
         ("plan.milestones", plan.milestones.len()),
     ] {
-        bound(what, len, 64)?;
+        bound(what, len, PLAN_NAMES_MAX)?;
     }
-    let names = plan.objectives.iter().chain(plan.deliverables.iter().map(|deliverable| &deliverable.name));
-    let milestones =
-        plan.milestones.iter().flat_map(|milestone| std::iter::once(&milestone.name).chain(&milestone.members));
-    let bytes = names.chain(milestones).map(String::len).sum();
-    bound("plan", bytes, COMMAND_BYTES_MAX / 2)
+    let members = plan.milestones.iter().map(|milestone| milestone.members.len());
+    bound("plan.milestones.members", members.max().unwrap_or(0), PLAN_NAMES_MAX)
 }
 
 fn check_bind(asked: &BindAsked) -> Result<(), NoCommand> {
     bound("tools", asked.tools.len(), TOOLS_PER_BINDING_MAX)?;
     for binding in &asked.tools {
-        bound("tool", body::encode(&binding.tool).len(), TOOL_BYTES_MAX)?;
+        bound("tool", body::encoded_len(&binding.tool), TOOL_BYTES_MAX)?;
     }
     Ok(())
 }
@@ -376,12 +396,11 @@ fn check_call(asked: &CallAsked) -> Result<(), NoCommand> {
         bound("fact pointer", fact.pointer.len(), SCALAR_BYTES_MAX)?;
         bound("fact", fact.text.as_ref().map_or(0, String::len), SCALAR_BYTES_MAX)?;
     }
-    Ok(())
+    bound("command", body::encoded_len(asked), COMMAND_BYTES_MAX)
 }
 
 fn check_narrow(narrow: &[Option<String>]) -> Result<(), NoCommand> {
-    bound("narrow", narrow.len(), NEEDS_MAX + 1)?;
-    bound("narrow together", narrow.iter().flatten().map(String::len).sum(), COMMAND_BYTES_MAX / 2)
+    bound("narrow", narrow.len(), NEEDS_MAX + 1)
 }
 
 fn check_report(asked: &ReportAsked) -> Result<(), NoCommand> {

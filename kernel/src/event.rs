@@ -146,6 +146,23 @@ impl Event {
         }
     }
 
+    pub(crate) fn encoded_len(&self) -> usize {
+        match &self.body {
+            Body::SessionOpened(body) => body::encoded_len(body),
+            Body::StateCommitted(body) => body::encoded_len(body),
+            Body::SessionClosed(body) => body::encoded_len(body),
+            Body::Refused(body, _) => body::encoded_len(body),
+            Body::AgentSpawned(body) => body::encoded_len(body),
+            Body::AgentStarted(body) => body::encoded_len(body),
+            Body::AgentEnded(body) => body::encoded_len(body),
+            Body::GrantIssued(body) => body::encoded_len(body),
+            Body::GrantRevoked(body) => body::encoded_len(body),
+            Body::ToolBound(body) => body::encoded_len(body),
+            Body::CallAdmitted(body) => body::encoded_len(body),
+            Body::CallFinished(body) => body::encoded_len(body),
+        }
+    }
+
     /// Reads the event that `header` announces.
     ///
     /// # Errors

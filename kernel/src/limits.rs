@@ -18,6 +18,12 @@ pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 pub const BLOB_GRAIN_BYTES: u64 = 256;
 /// Bytes of a command, the grants of a spawn and the tools of a binding aside.
 pub const COMMAND_BYTES_MAX: usize = 16_384;
+/// Bytes that a refusal needs beside the command it holds, its signature and the capability it names.
+pub const REFUSAL_BYTES_MAX: usize = 1_024;
+/// Bytes of the rule that a refusal names; a longer one is left out.
+pub const RULE_BYTES_MAX: usize = 64;
+/// Names in one list of a plan.
+pub const PLAN_NAMES_MAX: usize = 64;
 /// Bytes of the grants of one spawn together.
 pub const SPAWN_GRANTS_BYTES_MAX: usize = 49_152;
 /// Key grants in a genesis.

@@ -1,12 +1,13 @@
 //! Agents: spawn, start, end.
 
+use crate::body::encoded_len;
 use crate::body::v1::{AgentEnded, AgentSpawned, AgentStarted, Cmd, EndAsked, Grant, Plan, SpawnAsked, StartAsked};
 use crate::capability::{ExactName, Scope};
 use crate::decide::{Answer, call, grant};
 use crate::denial::{Code, Denial, Dim};
 use crate::event::Body;
 use crate::ids::{AgentId, PrincipalId, TimeUs, derived};
-use crate::limits::{AGENT_CHILDREN_MAX, AGENT_DEPTH_MAX, AGENTS_MAX, AGENTS_RUNNING_MAX};
+use crate::limits::{AGENT_CHILDREN_MAX, AGENT_DEPTH_MAX, AGENTS_MAX, AGENTS_RUNNING_MAX, SPAWN_GRANTS_BYTES_MAX};
 use crate::state::{Agent, AgentState, State};
 
 /// The highest end code of `docs/FORMAT.md`.
@@ -74,6 +75,9 @@ fn child_grants(state: &State, by: PrincipalId, asked: &SpawnAsked, at: TimeUs) 
         let grant = grant::delegate(state, by, child, agent, at, u32::try_from(siblings).unwrap_or(u32::MAX))
             .map_err(|denial| denial.item(item))?;
         grants.push(grant);
+    }
+    if encoded_len(&grants) > SPAWN_GRANTS_BYTES_MAX {
+        return Err(Denial::new(Code::Malformed).rule("grants together"));
     }
     Ok(grants)
 }

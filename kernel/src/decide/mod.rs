@@ -14,7 +14,7 @@ use crate::command::{Ask, Command};
 use crate::denial::{Code, Denial};
 use crate::event::{Body, Event};
 use crate::ids::{Bytes, PrincipalId, Seq, TimeUs};
-use crate::limits::{BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX};
+use crate::limits::{BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, REFUSAL_BYTES_MAX, RULE_BYTES_MAX};
 use crate::state::{PrincipalKind, State};
 
 /// The rule that stands in a refusal while a commitment to the state is due.
@@ -40,7 +40,10 @@ impl State {
     /// [`Code::UnknownPrincipal`]: an edge answers with them, outside the log ([`is_recordable`]).
     pub fn decide(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Event {
         match self.answer(by, command, at) {
-            Ok(Answer { causes, body }) => Event { causes, blobs: command.blobs.clone(), body },
+            Ok(Answer { causes, body }) => {
+                let event = Event { causes, blobs: command.blobs.clone(), body };
+                if fits(&event) { event } else { refusal(command, Denial::new(Code::Malformed).rule("filled: too long")) }
+            }
             Err(denial) => refusal(command, denial),
         }
     }
@@ -138,9 +141,30 @@ pub fn is_recordable(event: &Event) -> bool {
     }
 }
 
+/// Whether an event in which capabilities were filled keeps the bounds that its command kept: a body's, and those of the
+/// command that it implies.
+fn fits(event: &Event) -> bool {
+    let filled = match &event.body {
+        Body::AgentSpawned(_) | Body::GrantIssued(_) => true,
+        Body::CallAdmitted(body) => !body.narrow.is_empty(),
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::Refused(..)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantRevoked(_)
+        | Body::ToolBound(_)
+        | Body::CallFinished(_) => false,
+    };
+    !filled
+        || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
+}
+
 fn refusal(command: &Command, denial: Denial) -> Event {
     let body = command.ask.encode();
-    let room = BODY_BYTES_MAX.saturating_sub(body.len() + 1_024).min(CAPABILITY_TEXT_BYTES_MAX);
+    let signed = command.signed.as_ref().map_or(0, |signed| signed.0.len());
+    let room = BODY_BYTES_MAX.saturating_sub(body.len() + signed + REFUSAL_BYTES_MAX).min(CAPABILITY_TEXT_BYTES_MAX);
     let refused = Refused {
         cmd: command.cmd(),
         kind: command.ask.kind(),
@@ -154,7 +178,7 @@ fn refusal(command: &Command, denial: Denial) -> Event {
         limit: denial.limit,
         retry_at: denial.retry_at,
         approval: None,
-        rule: denial.rule,
+        rule: denial.rule.filter(|rule| rule.len() <= RULE_BYTES_MAX),
         first_seq: None,
         detail: match &command.ask {
             Ask::Call(asked) if asked.unfit == Some(denial.code.number()) => asked.detail,
