@@ -12,6 +12,7 @@ use crate::hash::{Context, derive};
 use crate::ids::{AgentId, CallId, GrantId, PrincipalId, Seq, derived};
 use crate::keys::KeyGrant;
 use crate::limits::REFUSALS_SEEN_MAX;
+use crate::state::grants::GrantNode;
 use crate::state::rows::RowKey;
 use crate::state::{Agent, AgentState, Call, Key, Principal, PrincipalKind, Refusals, Session, State};
 use crate::tool::{Effect as EffectClass, Model};
@@ -268,7 +269,10 @@ impl State {
         };
         self.agents.insert(id, agent);
         self.touch(RowKey::Agent(id));
-        self.each_above(&[spawned.grant], |meter| meter.live += 1);
+        self.each_above(&[spawned.grant], |node| {
+            node.meter.live += 1;
+            node.pass(header.time_us);
+        });
         for (ordinal, grant) in (1..).zip(&spawned.grants) {
             self.add_grant(GrantId(derived(session, header.seq, ordinal)), grant);
         }
@@ -294,7 +298,7 @@ impl State {
             principal.alive = false;
             self.touch(RowKey::Principal(id));
         }
-        self.each_above(&[grant], |meter| meter.live = meter.live.saturating_sub(1));
+        self.each_above(&[grant], |node| node.meter.live = node.meter.live.saturating_sub(1));
         let Some(above) = self.agents.get_mut(&parent) else { return Effects::default() };
         above.live_children = above.live_children.saturating_sub(1);
         self.touch(RowKey::Agent(parent));
@@ -354,8 +358,10 @@ impl State {
         let executor = self.executor_of(model).unwrap_or_default();
         let envelope = self.envelope(admitted, &grants);
         let at = header.time_us;
-        self.each_above(&grants, |meter| meter.reserve(&reserve));
-        self.advance_rates(&grants, at);
+        self.each_above(&grants, |node| {
+            node.meter.reserve(&reserve);
+            node.pass(at);
+        });
         if let Some(agent) = self.agents.get_mut(&header.principal) {
             agent.open_calls += 1;
             self.touch(RowKey::Agent(header.principal));
@@ -424,7 +430,7 @@ impl State {
         self.touch(RowKey::Call(finished.call));
         let charged = finished.charged.as_ref().unwrap_or(&finished.actual);
         let charged: Vector = budget::vector(charged).unwrap_or_default();
-        self.each_above(&grants, |meter| meter.settle(&reserve, &charged));
+        self.each_above(&grants, |node| node.meter.settle(&reserve, &charged));
         if let Some(agent) = self.agents.get_mut(&principal) {
             agent.open_calls = agent.open_calls.saturating_sub(1);
             self.touch(RowKey::Agent(principal));
@@ -433,24 +439,14 @@ impl State {
         Effects::default()
     }
 
-    /// Changes the meter of every grant on the chains of `leaves`, each once.
-    fn each_above(&mut self, leaves: &[GrantId], mut change: impl FnMut(&mut budget::Meter)) {
+    /// Changes every grant on the chains of `leaves`, each once.
+    fn each_above(&mut self, leaves: &[GrantId], mut change: impl FnMut(&mut GrantNode)) {
         let leaves: Vec<u32> = leaves.iter().filter_map(|id| self.grants.find(id)).collect();
         for up in self.grants.union(&leaves) {
             let node = self.grants.at_mut(up);
-            change(&mut node.meter);
+            change(node);
             let id = node.id;
             self.touch(RowKey::Meter(id));
-        }
-    }
-
-    fn advance_rates(&mut self, leaves: &[GrantId], at: u64) {
-        let leaves: Vec<u32> = leaves.iter().filter_map(|id| self.grants.find(id)).collect();
-        for up in self.grants.union(&leaves) {
-            let node = self.grants.at_mut(up);
-            if let Some(rate) = node.grant.cap.limits.rate {
-                node.meter.tat = budget::advanced(node.meter.tat, rate.period_us(), at);
-            }
         }
     }
 }

@@ -2,16 +2,22 @@
 
 use crate::body::encoded_len;
 use crate::body::v1::{AgentEnded, AgentSpawned, AgentStarted, Cmd, EndAsked, Grant, Plan, SpawnAsked, StartAsked};
+use crate::budget::Vector;
 use crate::capability::{ExactName, Scope};
 use crate::decide::{Answer, call, grant};
 use crate::denial::{Code, Denial, Dim};
 use crate::event::Body;
 use crate::ids::{AgentId, PrincipalId, TimeUs, derived};
-use crate::limits::{AGENT_CHILDREN_MAX, AGENT_DEPTH_MAX, AGENTS_MAX, AGENTS_RUNNING_MAX, SPAWN_GRANTS_BYTES_MAX};
+use crate::limits::{
+    AGENT_CHILDREN_MAX, AGENT_DEPTH_MAX, AGENTS_MAX, AGENTS_RUNNING_MAX, DIMENSIONS, SPAWN_GRANTS_BYTES_MAX,
+};
 use crate::state::{Agent, AgentState, State};
 
 /// The highest end code of `docs/FORMAT.md`.
 const END_CODE_MAX: u16 = 17;
+
+/// What a spawn reserves. A grant that is over after an overrun lets nothing pass, not even this.
+const NOTHING: Vector = [0; DIMENSIONS];
 
 /// An agent asks for work only while it runs; others always may.
 pub(crate) fn must_run(state: &State, by: PrincipalId) -> Result<(), Denial> {
@@ -44,8 +50,9 @@ pub(crate) fn spawn(
     check_counts(state, by, index)?;
     let chain = state.grants.union(&[index]);
     call::check_rates(state, &chain, at)?;
-    call::check_gates(state, &chain, &[index])?;
+    call::check_budgets(state, &chain, &[Some(0); DIMENSIONS], &NOTHING)?;
     let grants = child_grants(state, by, asked, at)?;
+    call::check_gates(state, &chain, &[index])?;
     Ok(Body::AgentSpawned(Box::new(AgentSpawned {
         cmd,
         parent: by,

@@ -246,7 +246,7 @@ pub(crate) fn check_rates(state: &State, union: &[u32], at: TimeUs) -> Result<()
     }
 }
 
-fn check_budgets(
+pub(crate) fn check_budgets(
     state: &State,
     union: &[u32],
     worst: &[Option<u64>; DIMENSIONS],

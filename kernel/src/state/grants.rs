@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::body::v1::Grant;
-use crate::budget::Meter;
-use crate::ids::{GrantId, PrincipalId};
+use crate::budget::{self, Meter};
+use crate::ids::{GrantId, PrincipalId, TimeUs};
 
 /// All grants of a session, in the order of their making.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,15 @@ pub(crate) struct GrantNode {
     pub(crate) parent: Option<u32>,
     pub(crate) revoked: bool,
     pub(crate) meter: Meter,
+}
+
+impl GrantNode {
+    /// Counts one use at `at` against the rate, if there is one.
+    pub(crate) fn pass(&mut self, at: TimeUs) {
+        if let Some(rate) = self.grant.cap.limits.rate {
+            self.meter.tat = budget::advanced(self.meter.tat, rate.period_us(), at);
+        }
+    }
 }
 
 impl Grants {
