@@ -78,9 +78,7 @@ fn child_grants(state: &State, by: PrincipalId, asked: &SpawnAsked, at: TimeUs) 
     let agent = PrincipalId(derived(state.head.session, state.head.next_seq(), 0));
     let mut grants: Vec<Grant> = Vec::with_capacity(asked.grants.len());
     for (item, child) in asked.grants.iter().enumerate() {
-        let siblings = grants.iter().filter(|grant| grant.parent == child.parent).count();
-        let grant = grant::delegate(state, by, child, agent, at, u32::try_from(siblings).unwrap_or(u32::MAX))
-            .map_err(|denial| denial.item(item))?;
+        let grant = grant::delegate(state, by, child, agent, at, &grants).map_err(|denial| denial.item(item))?;
         grants.push(grant);
     }
     if encoded_len(&grants) > SPAWN_GRANTS_BYTES_MAX {

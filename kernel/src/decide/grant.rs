@@ -28,7 +28,7 @@ pub(crate) fn issue(
         Some(principal) if !principal.alive => return Err(Denial::new(Code::PrincipalDead).rule("to")),
         Some(_) => {}
     }
-    let grant = delegate(state, by, &asked, to, at, 0)?;
+    let grant = delegate(state, by, &asked, to, at, &[])?;
     Ok(Body::GrantIssued(Box::new(GrantIssued { cmd, grant })).into())
 }
 
@@ -60,14 +60,14 @@ pub(crate) fn revoke(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &R
     .into())
 }
 
-/// The filled grant that `by` may hand to `to`; `siblings` are grants of the same command that come before it.
+/// The filled grant that `by` may hand to `to`; `before` are the grants of the same command that come before it.
 pub(crate) fn delegate(
     state: &State,
     by: PrincipalId,
     asked: &GrantAsked,
     to: PrincipalId,
     at: TimeUs,
-    siblings: u32,
+    before: &[Grant],
 ) -> Result<Grant, Denial> {
     let mut cap = parse(&asked.cap)?;
     let parent = asked.parent.ok_or(Denial::new(Code::BadParent))?;
@@ -100,13 +100,14 @@ pub(crate) fn delegate(
     if state.grants.chain(index).any(conveyed) {
         return Err(Denial::new(Code::SelfConvey).at_grant(parent));
     }
-    let children = u64::from(node.meter.children) + u64::from(siblings);
+    let siblings = before.iter().filter(|grant| grant.parent == Some(parent)).count();
+    let children = u64::from(node.meter.children) + siblings as u64;
     if children >= u64::from(GRANT_CHILDREN_MAX) {
         let limit = u64::from(GRANT_CHILDREN_MAX);
         return Err(Denial::count(Code::Limit, Dim::Children, limit, children, 1).at_grant(parent));
     }
-    if state.grants.len() + siblings as usize >= GRANTS_MAX {
-        let held = state.grants.len() as u64;
+    if state.grants.len() + before.len() >= GRANTS_MAX {
+        let held = (state.grants.len() + before.len()) as u64;
         return Err(Denial::count(Code::Limit, Dim::Grants, GRANTS_MAX as u64, held, 1));
     }
     if !fits(&cap) {
