@@ -1,6 +1,5 @@
 //! What an executor is handed: a call that was admitted, and exactly what it may reach.
 
-use crate::budget::Vector;
 use crate::capability::Scope;
 use crate::denial::Dim;
 use crate::facts::Fact;
@@ -25,7 +24,7 @@ pub struct AdmittedCall {
     pub(crate) facts: Vec<Fact>,
     pub(crate) arguments: crate::entry::BlobRef,
     pub(crate) envelope: Vec<Need>,
-    pub(crate) reserve: Vector,
+    pub(crate) caps: [Option<u64>; DIMENSIONS],
     pub(crate) deadline: TimeUs,
     pub(crate) attempt: u16,
 }
@@ -107,8 +106,7 @@ impl AdmittedCall {
 
     /// The hard cap in a limited dimension; none where the tool declares no worst case.
     pub fn reserve(&self, dim: Dim) -> Option<u64> {
-        let index = crate::budget::index_of(dim.number())?;
-        (index < DIMENSIONS && self.reserve[index] > 0).then(|| self.reserve[index])
+        self.caps[crate::budget::index_of(dim.number())?]
     }
 
     /// When it is stopped, in µs UTC.

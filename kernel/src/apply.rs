@@ -354,7 +354,11 @@ impl State {
         let grants: Vec<GrantId> =
             std::iter::once(admitted.grant).chain(admitted.need_grants.iter().copied()).collect();
         let model = Model::from_number(admitted.model).unwrap_or(Model::Tool);
-        let effect = self.tools.get(&admitted.tool).map_or(EffectClass::Read, |tool| tool.effect);
+        let tool = self.tools.get(&admitted.tool);
+        let effect = tool.map_or(EffectClass::Read, |tool| tool.effect);
+        // A reserve of 0 that was declared is a cap of 0; one that was not is no cap.
+        let declared = |index| tool.is_some_and(|tool| tool.declares(index));
+        let caps = std::array::from_fn(|index| declared(index).then(|| reserve[index]));
         let executor = self.executor_of(model).unwrap_or_default();
         let envelope = self.envelope(admitted, &grants);
         let at = header.time_us;
@@ -397,7 +401,7 @@ impl State {
             facts: admitted.facts.clone(),
             arguments,
             envelope,
-            reserve,
+            caps,
             deadline: admitted.deadline,
             attempt: 1,
         };

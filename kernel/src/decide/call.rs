@@ -63,7 +63,7 @@ pub(crate) fn call(
     for (item, need) in needs.iter().enumerate() {
         let narrow = narrow.get(item).and_then(Option::as_ref);
         narrowed(need, narrow, item, at)?;
-        amounts_within(&reserve, narrow, item)?;
+        amounts_within(&worst, &reserve, narrow, item)?;
     }
     if state.open_calls >= CALLS_OPEN_MAX {
         let open = state.open_calls as u64;
@@ -74,7 +74,7 @@ pub(crate) fn call(
     check_budgets(state, &union, &worst, &reserve)?;
     check_gates(state, &union, &leaves)?;
     let expiry = union.iter().filter_map(|up| state.grants.at(*up).grant.cap.exp_us).min().unwrap_or(TIME_US_MAX);
-    let wall = if reserve[WALL] == 0 { TIME_US_MAX } else { at.saturating_add(reserve[WALL]) };
+    let wall = worst[WALL].map_or(TIME_US_MAX, |_| at.saturating_add(reserve[WALL]));
     Ok(Body::CallAdmitted(Box::new(CallAdmitted {
         cmd,
         model: tool.model.number(),
@@ -216,9 +216,16 @@ pub(crate) fn narrowed(need: &Scope, narrow: Option<&Capability>, item: usize, a
     Ok(())
 }
 
-fn amounts_within(reserve: &Vector, narrow: Option<&Capability>, item: usize) -> Result<(), Denial> {
+/// Whether the reserve keeps the amounts of a narrowing; what has no worst case keeps none.
+fn amounts_within(
+    worst: &[Option<u64>; DIMENSIONS],
+    reserve: &Vector,
+    narrow: Option<&Capability>,
+    item: usize,
+) -> Result<(), Denial> {
     let Some(narrow) = narrow else { return Ok(()) };
-    let over = (0..DIMENSIONS).find(|index| narrow.limits.amounts[*index].is_some_and(|most| reserve[*index] > most));
+    let exceeds = |index: usize, most: u64| worst[index].is_none() || reserve[index] > most;
+    let over = (0..DIMENSIONS).find(|index| narrow.limits.amounts[*index].is_some_and(|most| exceeds(*index, most)));
     match over {
         None => Ok(()),
         Some(index) => Err(Denial::new(Code::Narrowed).item(item).dim(LIMITED[index])),

@@ -7,6 +7,7 @@ pub(crate) mod tree;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::body::v1::{Plan, SessionLimits};
+use crate::budget;
 use crate::capability::Template;
 use crate::denial::numbered;
 use crate::entry::Head;
@@ -111,6 +112,13 @@ pub(crate) struct BoundTool {
     pub(crate) effect: Effect,
     pub(crate) reserve: Vec<Reserve>,
     pub(crate) model: Model,
+}
+
+impl BoundTool {
+    /// Whether there is a worst case in the limited dimension `index`.
+    pub(crate) fn declares(&self, index: usize) -> bool {
+        index == budget::CALLS || self.reserve.iter().any(|reserve| budget::index_of(reserve.dim) == Some(index))
+    }
 }
 
 #[derive(Clone, Debug)]
