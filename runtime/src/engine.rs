@@ -16,14 +16,14 @@ use toka_kernel::{
 use toka_projections::Views;
 use toka_store::{Append, AppendError, Log, NewBlob, RawEntry, ReadError};
 
-use crate::clock::{Clock, ClockError};
-use crate::random::Random;
+use crate::clock::{ClockFault, GuardedClock};
+use crate::random::{NoRandom, Random};
 
 /// The writer of one session.
 pub struct Engine {
     log: Arc<dyn Log>,
     key: EventKey,
-    clock: Box<dyn Clock>,
+    clock: GuardedClock,
     random: Box<dyn Random>,
     /// Stands after the pending tail.
     state: State,
@@ -74,7 +74,10 @@ pub enum CommitError {
     },
     /// The clock cannot be trusted.
     #[error(transparent)]
-    Clock(#[from] ClockError),
+    Clock(#[from] ClockFault),
+    /// No salt can be drawn.
+    #[error(transparent)]
+    Random(#[from] NoRandom),
     /// The genesis is not allowed.
     #[error("the session cannot be opened: {0:?}")]
     Genesis(Box<Denial>),
@@ -122,7 +125,7 @@ pub enum LoadError {
     Illegal(#[from] Illegal),
     /// The clock cannot be trusted.
     #[error(transparent)]
-    Clock(#[from] ClockError),
+    Clock(#[from] ClockFault),
 }
 
 /// What an engine needs besides a session.
@@ -132,7 +135,7 @@ pub struct Parts {
     /// The event key in force.
     pub key: EventKey,
     /// The clock.
-    pub clock: Box<dyn Clock>,
+    pub clock: GuardedClock,
     /// Where salts come from.
     pub random: Box<dyn Random>,
 }
@@ -186,7 +189,7 @@ impl Engine {
         if head == Head::none() {
             return Err(LoadError::Unknown(session));
         }
-        engine.clock.start_after(head.time_us)?;
+        engine.clock.resume_us(head.time_us)?;
         engine.durable = head;
         Ok(engine)
     }
@@ -311,7 +314,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the clock cannot be trusted.
-    pub fn now_us(&mut self) -> Result<u64, ClockError> {
+    pub fn now_us(&self) -> Result<u64, ClockFault> {
         self.clock.now_us()
     }
 
@@ -340,7 +343,7 @@ impl Engine {
             }
         }
         let mut salt = [0; 32];
-        self.random.fill(&mut salt);
+        self.random.fill(&mut salt)?;
         let blob = BlobRef::to(&salt, bytes);
         self.tail_blobs.push(NewBlob { commitment: blob.commitment, salt, bytes: bytes.to_vec() });
         Ok(blob)

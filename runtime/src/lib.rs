@@ -2,3 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod agents;
+pub mod clock;
+pub mod engine;
+pub mod executor;
+pub mod random;
+pub mod session;
+mod transcripts;

@@ -224,10 +224,9 @@ impl Session {
     ) -> Result<Session, RunError> {
         let mut random = || {
             let mut bytes = [0; 32];
-            parts.random.fill(&mut bytes);
-            Digest(bytes)
+            parts.random.fill(&mut bytes).map(|()| Digest(bytes)).map_err(CommitError::from)
         };
-        let (nonce, seed, open) = (random(), random(), random());
+        let (nonce, seed, open) = (random()?, random()?, random()?);
         let genesis = genesis(node, roots, nonce, seed, open, interactive);
         let engine = Engine::open(parts, &genesis)?;
         let mut session = Session::over(engine, means);
@@ -376,10 +375,7 @@ impl Session {
             self.whys.insert(agent, agents::Why { path, detail });
             return self.end(agent, agent, false, EndCode::Budget);
         }
-        let offered = agent_spec.tools.iter().any(|pattern| {
-            let covers = |pattern: NamePat, name: ExactName| pattern.covers(&NamePat::Exact(name));
-            matches!((NamePat::parse(pattern), ExactName::parse(name)), (Ok(pattern), Ok(name)) if covers(pattern, name))
-        });
+        let offered = agent_spec.tools.iter().any(|pattern| is_named(pattern, name));
         let tool = self.tools.iter().find(|tool| tool.spec().name == name && offered).cloned();
         let digest = self.engine.state().bound_digest(name).unwrap_or_default();
         let (arguments, facts, extra, unfit, detail) = match &tool {
@@ -556,11 +552,8 @@ impl Session {
         patterns_of(spec, &mut patterns, 0)?;
         let mut wanted: Vec<Arc<dyn NativeTool>> = Vec::new();
         for text in patterns {
-            let matching = |tool: &&Arc<dyn NativeTool>| {
-                let name = ExactName::parse(&tool.spec().name).map(NamePat::Exact);
-                matches!((NamePat::parse(&text), name), (Ok(pattern), Ok(name)) if pattern.covers(&name))
-            };
-            let found: Vec<_> = self.tools.iter().filter(matching).cloned().collect();
+            let named = |tool: &&Arc<dyn NativeTool>| is_named(&text, &tool.spec().name);
+            let found: Vec<_> = self.tools.iter().filter(named).cloned().collect();
             if found.is_empty() {
                 let known: Vec<&str> = self.tools.iter().map(|tool| tool.spec().name.as_str()).collect();
                 return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
@@ -719,6 +712,14 @@ fn patterns_of(spec: &AgentSpec, patterns: &mut Vec<String>, above: u8) -> Resul
         patterns_of(&child, patterns, above + 1)?;
     }
     Ok(())
+}
+
+/// Whether a tool of this name is among those that `pattern` names.
+fn is_named(pattern: &str, name: &str) -> bool {
+    match (NamePat::parse(pattern), ExactName::parse(name)) {
+        (Ok(pattern), Ok(name)) => pattern.covers(&NamePat::Exact(name)),
+        (Err(_), _) | (_, Err(_)) => false,
+    }
 }
 
 fn same_kind(a: &Scope, b: &Scope) -> bool {

@@ -5,3 +5,4 @@ mod stores;
 mod facts_laws;
 mod native_tools;
 mod authority_laws;
+mod runs;

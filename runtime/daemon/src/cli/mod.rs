@@ -1,0 +1,103 @@
+//! The command line: stdout is data, stderr is talk, exit codes are fixed.
+
+mod failure;
+mod init;
+mod print;
+mod run;
+mod sessions;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use failure::{Failure, exit};
+pub(crate) use print::{instant, table};
+pub(crate) use sessions::find;
+
+/// Run AI agents so that what they may do is bounded, what they did can be proved, and any session can be replayed
+///
+/// Every spawn, tool call and capability grant is a signed, hash-chained event. Start with `toka demo`; then `toka init`
+/// and `toka run AGENT.yaml`. Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 incomplete, 5 denied,
+/// 6 limit, 7 busy, 8 unreadable, 9 sandbox unavailable.
+#[derive(Debug, Parser)]
+#[command(name = "toka", version, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    /// The node's folder: keys, store and configuration [default: $TOKA_HOME, else $XDG_DATA_HOME/toka]
+    #[arg(long, global = true, value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make the node's folder: keys, store and origin
+    Init(init::Init),
+    /// Show the whole thing in a few seconds, on a sample project, with no key and no network
+    Demo(crate::demo::Demo),
+    /// Run an agent file in a new session, or go on with one that was interrupted
+    Run(run::Run),
+    /// List, show and export sessions
+    #[command(alias = "session")]
+    Sessions(sessions::Sessions),
+    /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
+    #[command(disable_help_flag = true)]
+    Replay {
+        /// What to pass on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
+}
+
+/// Verbs that the design has and this version does not.
+const LATER: [&str; 29] = [
+    "daemon", "agents", "tasks", "messages", "orchestrate", "tools", "grants", "approvals", "calls", "tokens", "keys",
+    "blobs", "model", "mcp", "console", "query", "search", "metrics", "policy", "members", "store", "rerun",
+    "verify-exec", "fork", "what-if", "config", "doctor", "explain", "menu",
+];
+
+/// Runs one command and returns its exit code.
+pub(crate) fn run(args: Vec<OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to stdout with 0, anything else to stderr with 2; a closed pipe is nobody's fault.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE } else { exit::OK };
+        }
+    };
+    let done = match cli.verb {
+        Verb::Init(init) => init::run(init, cli.home),
+        Verb::Demo(demo) => crate::demo::run(&demo),
+        Verb::Run(run) => run::run(&run, cli.home),
+        Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
+        Verb::Replay { args } => Ok(replay(args, cli.home)),
+        Verb::Other(words) => Err(unknown(&words)),
+    };
+    done.unwrap_or_else(|failure| failure.report())
+}
+
+/// `toka replay …`: the verbs of `toka-replay`, on the node's own store where no input is named.
+fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> u8 {
+    let verb = args.first().and_then(|verb| verb.to_str()).unwrap_or_default();
+    let named = args.iter().skip(1).any(|arg| !arg.to_string_lossy().starts_with('-'));
+    if matches!(verb, "verify" | "show") && !named && !args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        let store = init::home_dir(home).join("toka.sqlite");
+        args.insert(1, store.into_os_string());
+    }
+    args.insert(0, OsString::from("toka replay"));
+    toka_replay::cli::run(args)
+}
+
+fn unknown(words: &[OsString]) -> Failure {
+    let verb = words.first().map(|verb| verb.to_string_lossy().into_owned()).unwrap_or_default();
+    if LATER.contains(&verb.as_str()) {
+        return Failure::new(exit::USAGE, format!("`toka {verb}` is not built in this version"))
+            .hint("`toka --help` lists what is");
+    }
+    Failure::new(exit::USAGE, format!("there is no verb `{verb}`")).hint("`toka --help` lists the verbs")
+}
