@@ -3,6 +3,7 @@
 mod generate;
 mod naive;
 mod tables;
+mod widen;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -11,12 +12,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{TestCaseResult, TestRunner};
-use toka_kernel::capability::{
-    AgentScope, ArgC, Capability, ExactName, FsOp, FsOps, FsScope, Limits, NamePat, PathPat, Pointer, Rate, RootPath,
-    Scalar, Scope, ToolScope,
-};
+use toka_kernel::capability::{Capability, ExactName, Limits, NamePat, PathPat, Rate, RootPath, Scope};
 use toka_kernel::denial::Dim;
-use toka_kernel::ids::Digest;
 
 use generate::{capability, related};
 use naive::{covers, path_covers, request, scope_covers};
@@ -181,7 +178,7 @@ fn widen_breaks_order() {
         parent.nbf_us = parent.nbf_us.or(Some(0));
         parent.exp_us = parent.exp_us.or(Some(toka_kernel::limits::TIME_US_MAX));
         parent.gates.insert(ExactName::parse("approval").expect("gate"));
-        let widenings = widenings(&parent, drop);
+        let widenings = widen::widenings(&parent, drop);
         let (child, dim) = which.get(&widenings);
         prop_assert_eq!(child.attenuates(&parent), Err(*dim), "{} ⊑ {}", child, parent);
         prop_assert_eq!(parent.attenuates(&parent), Ok(()));
@@ -192,116 +189,6 @@ fn widen_breaks_order() {
         [Dim::Kind, Dim::Root, Dim::Name, Dim::Path, Dim::Ops, Dim::Digest, Dim::Args, Dim::Closed, Dim::Live];
     let dims = scope_dims.into_iter().chain(Limits::DIMS).chain([Dim::Rate, Dim::Time, Dim::Gates]);
     assert_eq!(seen.into_inner(), dims.collect());
-}
-
-/// Children that are wider than `parent` in one field, by dropping it or else by the least step.
-fn widenings(parent: &Capability, drop: bool) -> Vec<(Capability, Dim)> {
-    let mut all: Vec<(Capability, Dim)> = Vec::new();
-    let mut add = |dim, change: &dyn Fn(&mut Capability)| {
-        let mut child = parent.clone();
-        change(&mut child);
-        if child != *parent {
-            all.push((child, dim));
-        }
-    };
-    for (index, dim) in Limits::DIMS.into_iter().enumerate() {
-        add(dim, &|c| {
-            let more = c.limits.amounts[index].and_then(|amount| amount.checked_add(1));
-            c.limits.amounts[index] = more.filter(|_| !drop);
-        });
-    }
-    let rate = parent.limits.rate.expect("rate");
-    let faster = [Rate::new(rate.period_us() - 1, rate.burst()), Rate::new(rate.period_us(), rate.burst() + 1)];
-    for rate in faster {
-        add(Dim::Rate, &|c| c.limits.rate = rate.filter(|_| !drop));
-    }
-    add(Dim::Time, &|c| c.nbf_us = c.nbf_us.and_then(|nbf| nbf.checked_sub(1)).filter(|_| !drop));
-    add(Dim::Time, &|c| c.exp_us = c.exp_us.map(|exp| exp + 1).filter(|_| !drop));
-    add(Dim::Gates, &|c| {
-        c.gates.pop_first();
-    });
-    for (scope, dim) in wider_scopes(&parent.scope, drop) {
-        add(dim, &|c| c.scope = scope.clone());
-    }
-    all
-}
-
-fn wider_scopes(scope: &Scope, drop: bool) -> Vec<(Scope, Dim)> {
-    let mut all = Vec::new();
-    match scope {
-        Scope::Tool(tool) => {
-            let digests = tool.digests().map(<[Digest]>::to_vec);
-            let args = tool.args().to_vec();
-            let new =
-                |name: NamePat, digests, args, closed| ToolScope::new(name, digests, args, closed).map(Scope::Tool);
-            all.push((Scope::parse("agent:a").ok(), Dim::Kind));
-            for name in wider_names(tool.name()) {
-                all.push((new(name, digests.clone(), args.clone(), tool.is_closed()).ok(), Dim::Name));
-            }
-            if let Some(mut more) = digests.clone() {
-                more.push(Digest([7; 32]));
-                let wider = Some(more).filter(|_| !drop);
-                all.push((new(tool.name().clone(), wider, args.clone(), tool.is_closed()).ok(), Dim::Digest));
-            }
-            for index in 0..args.len() {
-                let mut wider = args.clone();
-                if wider[index].1 == ArgC::Absent {
-                    wider.remove(index);
-                } else {
-                    wider[index].1 = ArgC::Absent;
-                }
-                let dim = Dim::Args;
-                all.push((new(tool.name().clone(), digests.clone(), wider, tool.is_closed()).ok(), dim));
-            }
-            if tool.is_closed() {
-                let mut more = args.clone();
-                more.push((Pointer::parse("/other").expect("pointer"), ArgC::one(Scalar::Int(1))));
-                let wider = if drop { (args, false) } else { (more, true) };
-                all.push((new(tool.name().clone(), digests, wider.0, wider.1).ok(), Dim::Closed));
-            }
-        }
-        Scope::Fs(fs) => {
-            let (path, ops) = (fs.path(), fs.ops());
-            let new = |path: PathPat, ops| FsScope::new(path, ops).map(Scope::Fs).ok();
-            let at = |text: &str| RootPath::parse_fact(text).expect("path");
-            let relative = path.anchor().segments().collect::<Vec<_>>();
-            all.push((Scope::parse("tool:a").ok(), Dim::Kind));
-            all.push((new(PathPat::exact(at("other:a")), FsOps::NONE.with(FsOp::Read)), Dim::Root));
-            if !path.is_under() {
-                all.push((new(PathPat::under(path.anchor().clone()), ops), Dim::Path));
-            } else if let Some((last, above)) = relative.split_last() {
-                let text = format!("{}:{}", path.anchor().root(), above.join("/"));
-                let trap = format!("{}:{}x", path.anchor().root(), [above, &[last]].concat().join("/"));
-                all.push((new(PathPat::under(at(&text)), ops), Dim::Path));
-                all.push((new(PathPat::under(at(&trap)), ops), Dim::Path));
-            }
-            for op in FsOp::ALL.iter().filter(|op| !ops.has(**op)) {
-                all.push((new(path.clone(), ops.with(*op)), Dim::Ops));
-            }
-        }
-        Scope::Agent(agent) => {
-            all.push((Scope::parse("fs:r#read").ok(), Dim::Kind));
-            for spec in wider_names(&agent.spec) {
-                all.push((Some(Scope::Agent(AgentScope { spec, live: agent.live })), Dim::Name));
-            }
-            if let Some(live) = agent.live {
-                let live = live.checked_add(1).filter(|_| !drop);
-                all.push((Some(Scope::Agent(AgentScope { spec: agent.spec.clone(), live })), Dim::Live));
-            }
-        }
-    }
-    all.into_iter().filter_map(|(scope, dim)| Some((scope?, dim))).collect()
-}
-
-fn wider_names(name: &NamePat) -> Vec<NamePat> {
-    match name {
-        NamePat::Any => vec![],
-        NamePat::Below(name) => {
-            let trap = ExactName::parse(&format!("{name}x")).expect("name");
-            vec![NamePat::Any, NamePat::Exact(name.clone()), NamePat::Below(trap)]
-        }
-        NamePat::Exact(name) => vec![NamePat::Any, NamePat::Below(name.clone())],
-    }
 }
 
 #[test]

@@ -84,6 +84,14 @@ pub(super) fn tool_scope() -> impl Strategy<Value = ToolScope> {
     })
 }
 
+/// Scopes that differ in one argument alone.
+pub(super) fn one_argument() -> impl Strategy<Value = ToolScope> {
+    (arg(), any::<bool>()).prop_map(|(arg, closed)| {
+        let args = vec![(Pointer::parse("/a").expect("pointer"), arg)];
+        ToolScope::new(NamePat::Any, None, args, closed).expect("tool scope")
+    })
+}
+
 pub(super) fn fs_scope() -> impl Strategy<Value = FsScope> {
     (path_pat(), subsequence(FsOp::ALL.to_vec(), 1..=7)).prop_map(|(path, ops)| {
         let ops = ops.into_iter().fold(FsOps::NONE, FsOps::with);
@@ -99,6 +107,7 @@ pub(super) fn agent_scope() -> impl Strategy<Value = AgentScope> {
 pub(super) fn scope() -> impl Strategy<Value = Scope> {
     prop_oneof![
         3 => tool_scope().prop_map(Scope::Tool),
+        2 => one_argument().prop_map(Scope::Tool),
         3 => fs_scope().prop_map(Scope::Fs),
         1 => agent_scope().prop_map(Scope::Agent),
     ]
