@@ -6,6 +6,7 @@
 //! Blobs of every size lie in the file itself.
 
 mod lock;
+mod open;
 mod reader;
 mod schema;
 mod writer;

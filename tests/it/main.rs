@@ -1,5 +1,6 @@
 //! The integration tests of Toka: one binary, a module per concern.
 
+mod bundles;
 mod kernel;
 mod stores;
 mod facts_laws;

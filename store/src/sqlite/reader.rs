@@ -234,7 +234,13 @@ impl Source {
         let conn = connect(path, "mode=ro&immutable=1")?;
         schema::check_marks(&conn, path)?;
         schema::check_readable(&conn, path)?;
-        Ok(Source { conn, alone })
+        // SQLite takes a page that is cut short for one that ends in zeros.
+        let page: u64 =
+            conn.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(|error| OpenError::io(path, error))?;
+        match alone.as_ref().map(|stamp| stamp.len % page) {
+            Some(0) => Ok(Source { conn, alone }),
+            _ => Err(OpenError::io(path, "the file is cut short")),
+        }
     }
 
     /// Whether a writer has come since the file was opened alone. What was read since may be stale or torn.

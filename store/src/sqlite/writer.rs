@@ -1,18 +1,18 @@
 //! Writing: one transaction and one flush per batch.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Params};
 use toka_kernel::entry::Head;
 use toka_kernel::ids::{Commitment, Seq, SessionId};
 
+use super::OpenError;
 use super::lock::WriterLock;
-use super::reader::{SqliteReader, WAIT, array, bytes, find_session};
-use super::{OpenError, beside, schema};
+use super::open::{connect, flush_leftovers, one_name};
+use super::reader::{SqliteReader, array, bytes, find_session};
 use crate::log::{
     Append, AppendError, CONTENT_BYTES_MIN, Durability, Log, NewBlob, Place, RawEntry, ReadError, ReadLog, Rows,
     SessionRow, StoredBlob,
@@ -385,51 +385,29 @@ fn item_or_engine(index: usize, error: rusqlite::Error) -> Stop {
     }
 }
 
-/// The same name for the same file, so that two names of it meet at one lock.
-fn one_name(path: &Path) -> Result<PathBuf, OpenError> {
-    if let Ok(path) = fs::canonicalize(path) {
-        return Ok(path);
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = fs::canonicalize(folder).map_err(|error| OpenError::io(folder, error))?;
-    let name = path.file_name().ok_or_else(|| OpenError::io(path, "no file name"))?;
-    Ok(folder.join(name))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{contents, head, tail};
 
-/// Nothing is written to a file before it is known to be a store of ours.
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let sqlite = |error| OpenError::sqlite(path, error);
-    let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
-    let prepare = || {
-        conn.busy_timeout(WAIT)?;
-        conn.set_prepared_statement_cache_capacity(32);
-        conn.execute_batch(
-            "PRAGMA trusted_schema = OFF; PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
-             PRAGMA wal_autocheckpoint = 0; PRAGMA cache_size = -16384;",
-        )?;
-        schema::create_if_empty(&conn)
-    };
-    prepare().map_err(sqlite)?;
-    schema::check_marks(&conn, path)?;
-    schema::check_exact(&conn, path)?;
-    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(sqlite)?;
-    if mode != "wal" {
-        return Err(OpenError::io(path, format!("the journal mode is {mode}, not wal")));
-    }
-    // The first read makes the -wal file, which tells readers that somebody writes.
-    let _: Seq =
-        conn.query_row("SELECT count(*) FROM sessions WHERE number < 0", [], |row| row.get(0)).map_err(sqlite)?;
-    Ok(conn)
-}
+    #[test]
+    fn a_full_disk_poisons_the_handle_and_loses_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.sqlite");
+        let log = SqliteLog::open(&path).expect("a store");
+        assert_eq!(log.append(&[tail(1, 0, 9)]), [Ok(head(1, 9))]);
+        log.writer().conn.pragma_update(None, "max_page_count", 1).expect("no more pages than there are");
+        let before = contents(&log);
 
-/// Flushes what a killed writer wrote but did not flush, and the names of the files.
-fn flush_leftovers(path: &Path) -> std::io::Result<()> {
-    File::open(beside(path, "-wal"))?.sync_all()?;
-    File::open(path)?.sync_all()?;
-    match path.parent().map(File::open) {
-        // Some systems do not open folders; there the names are flushed with the files.
-        Some(Ok(folder)) => folder.sync_all(),
-        _ => Ok(()),
+        let batch = [tail(1, 10, 2_000), tail(2, 5, 5)];
+        let answers = log.append(&batch);
+        assert!(answers.iter().all(|answer| matches!(answer, Err(AppendError::Full { .. }))), "{answers:?}");
+        assert_eq!(log.append(&batch), [Err(AppendError::Poisoned), Err(AppendError::Poisoned)]);
+        assert_eq!(contents(&log), before, "reading goes on");
+        drop(log);
+
+        let log = SqliteLog::open(&path).expect("it opens again");
+        assert_eq!(contents(&log), before);
+        assert_eq!(log.append(&[tail(1, 10, 2_000)]), [Ok(head(1, 2_000))]);
     }
 }
