@@ -7,3 +7,8 @@ mod facts_laws;
 mod native_tools;
 mod authority_laws;
 mod runs;
+mod authority_laws;
+mod facts_laws;
+mod kernel;
+mod native_tools;
+mod stores;
