@@ -1,5 +1,7 @@
 //! The native tools: what they answer, and what they refuse to reach.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -18,6 +20,7 @@ use toka_kernel::facts::FactType;
 use toka_kernel::ids::{CallId, Digest};
 use toka_kernel::limits::{TOOL_BYTES_MAX, TOOL_SPEC_BYTES_MAX};
 use toka_kernel::tool::{Effect, Level, ParamType, ToolSpec, ToolSpecError};
+use toka_tests::session::Session;
 use toka_tools::{Cancel, Granted, Handed, Ops, Request, Rule, by_name, check, open_root, prepare, registry};
 
 /// A tree with a granted directory and what lies outside of it, and what may go wrong in it.
@@ -613,7 +616,7 @@ fn every_native_tool_has_a_spec_that_can_be_bound() {
         assert!(spec.fact_specs().unwrap().iter().any(|fact| fact.kind == FactType::Path));
         assert_eq!(spec.level, Level::Native.number());
         let dims: Vec<u16> = spec.reserve.iter().map(|reserve| reserve.dim).collect();
-        assert_eq!(dims, (Dim::Calls.number()..=Dim::CpuUs.number()).collect::<Vec<_>>(), "a worst case for each");
+        assert_eq!(dims, (Dim::BytesIn.number()..=Dim::CpuUs.number()).collect::<Vec<_>>(), "a worst case for each");
         let defaults = spec.params.iter().filter_map(|param| param.default.as_ref());
         defaults.for_each(|default| assert_eq!(toka_tools::canonicalise(default).unwrap(), default.as_bytes()));
     }
@@ -624,11 +627,22 @@ fn every_native_tool_has_a_spec_that_can_be_bound() {
 }
 
 #[test]
+fn every_native_tool_can_be_bound_in_a_session() {
+    let mut session = Session::open(&["fs:project/**#list,read?depth=2&exp=1800000000000000"]);
+    for tool in registry() {
+        let event = session.bind(tool.spec().decision(0).unwrap());
+        assert_eq!(event.name(), "ToolBound", "{event:?}");
+    }
+}
+
+type Change = fn(&mut ToolSpec);
+
+#[test]
 fn a_tool_spec_has_one_encoding() {
     let spec = by_name("file-lister").unwrap().spec().clone();
     let bytes = spec.encode().unwrap();
     let mut digests = vec![spec.digest().unwrap()];
-    let changes: [fn(&mut ToolSpec); 8] = [
+    let changes: [Change; 8] = [
         |spec| spec.version.push('1'),
         |spec| spec.description.push('1'),
         |spec| spec.program = Digest([1; 32]),
@@ -660,7 +674,7 @@ fn a_tool_spec_has_one_encoding() {
 #[test]
 fn a_tool_spec_outside_its_form_has_no_bytes() {
     let spec = by_name("file-lister").unwrap().spec().clone();
-    let changes: [(&str, fn(&mut ToolSpec)); 16] = [
+    let changes: [(&str, Change); 16] = [
         ("name", |spec| spec.name = "File".to_owned()),
         ("name", |spec| spec.name = "a..b".to_owned()),
         ("version", |spec| spec.version.clear()),

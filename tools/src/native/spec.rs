@@ -60,7 +60,7 @@ pub(super) fn at_most(bytes: u32, param: ParamSpec) -> ParamSpec {
     ParamSpec { max_len: Some(bytes), ..param }
 }
 
-/// The worst case of a call: one call, no tokens, no cost, and what is given here.
+/// The worst case of a call: no tokens, no cost, and what is given here.
 pub(super) struct Worst {
     pub(super) bytes_in: u64,
     /// Covers the default of the fact in `per`, since an absent fact adds nothing.
@@ -78,7 +78,6 @@ impl Worst {
         let fixed = |dim: Dim, base: u64| Reserve { dim: dim.number(), base, per: 0, pointer: None };
         let (per, pointer) = self.per.map_or((0, None), |(per, pointer)| (per, Some(pointer.to_owned())));
         vec![
-            fixed(Dim::Calls, 1),
             fixed(Dim::BytesIn, self.bytes_in),
             Reserve { dim: Dim::BytesOut.number(), base: self.bytes_out, per, pointer },
             fixed(Dim::Tokens, 0),
