@@ -121,13 +121,13 @@ pub struct Need {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reserve {
-    /// The number of the [`crate::denial::Dim`], 19 (calls) to 25 (cpu_us).
+    /// The number of the [`crate::denial::Dim`], 20 (bytes_in) to 25 (cpu_us); a call is always one call.
     pub dim: u16,
     /// The fixed part.
     pub base: u64,
     /// What one unit of the fact adds.
     pub per: u64,
-    /// The pointer of an integer fact.
+    /// The pointer of an integer fact; absent in a call it counts as 0.
     #[serde(rename = "ptr")]
     pub pointer: Option<String>,
 }
@@ -325,7 +325,7 @@ impl ToolSpec {
 
     fn may_reserve(&self, reserve: &Reserve) -> bool {
         let pointer = reserve.pointer.as_ref();
-        (Dim::Calls.number()..=Dim::CpuUs.number()).contains(&reserve.dim)
+        (Dim::BytesIn.number()..=Dim::CpuUs.number()).contains(&reserve.dim)
             && pointer.map_or(reserve.per == 0, |pointer| self.declares(pointer, FactType::Int))
     }
 

@@ -1,9 +1,12 @@
 //! The walker of the facts: it reads canonical JSON only, and finds what a naive reader finds.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Map, Number, Value, json};
+use toka_kernel::capability::{HostPat, parse_path_fact};
 use toka_kernel::denial::Code;
 use toka_kernel::facts::{Extracted, Fact, FactSpec, FactType, extract, host, is_path};
 use toka_kernel::limits::{ARGUMENT_BYTES_MAX, ARGUMENT_DEPTH_MAX};
@@ -63,6 +66,19 @@ proptest! {
         bytes[place] = byte;
         if extract(&bytes, &[]).is_ok() {
             agrees(&bytes, &specs)?;
+        }
+    }
+
+    #[test]
+    fn a_fact_and_a_capability_have_the_same_paths(text in prop_oneof!["[a-zA-Z0-9_:./\\\\-]{0,8}", path(), any::<String>()]) {
+        prop_assert_eq!(is_path(&text), parse_path_fact(&text).is_ok(), "{:?}", text);
+    }
+
+    #[test]
+    fn a_fact_and_a_capability_have_the_same_hosts(text in prop_oneof![host_like(), any::<String>()]) {
+        match host(&text) {
+            Some(canonical) => prop_assert!(HostPat::parse_exact(&canonical).is_ok(), "{:?}", canonical),
+            None => prop_assert!(HostPat::parse_exact(&text).is_err(), "{:?}", text),
         }
     }
 }
@@ -385,6 +401,28 @@ fn real() -> impl Strategy<Value = f64> {
 fn string() -> impl Strategy<Value = String> {
     let given = ["work:a/b", "work:", "work:a//b", "Example.com.", "127.0.0.1", "a@b", "\u{1f}\"\\/\u{7f}"];
     prop_oneof![any::<String>(), "[a-z\\x00-\\x1f\"\\\\/]{0,8}", select(given.to_vec()).prop_map(str::to_owned)]
+}
+
+fn path() -> impl Strategy<Value = String> {
+    let segment = prop_oneof!["[a-z.]{0,3}", any::<char>().prop_map(String::from), "\\PC{1,3}", "a{254,257}"];
+    let odd = select(vec!["\u{61c}", "\u{200b}", "\u{200e}", "\u{202a}", "\u{2060}", "\u{2066}", "\u{feff}", "\u{9f}"]);
+    (select(vec!["work", "w-1", "Work", ""]), vec(prop_oneof![4 => segment, 1 => odd.prop_map(str::to_owned)], 0..4))
+        .prop_map(|(root, segments)| format!("{root}:{}", segments.join("/")))
+}
+
+fn host_like() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-zA-Z0-9.*_@-]{0,12}",
+        "([a-z0-9-]{1,3}[.]){0,3}[a-z0-9]{0,3}[.]?",
+        "([0-9]{1,3}[.]){0,4}[0-9]{0,3}",
+        "(0x)?[0-9a-f]{1,8}",
+        "[0-9a-f:]{2,12}",
+        any::<std::net::Ipv4Addr>().prop_map(|address| address.to_string()),
+        any::<std::net::Ipv6Addr>().prop_map(|address| address.to_string()),
+        "::(ffff:)?[0-9]{1,2}[.]0[.]0[.][0-9]",
+        "[a-z]{60,66}",
+        "([a-z]{50}[.]){4}[a-z]{45,55}",
+    ]
 }
 
 fn name() -> impl Strategy<Value = String> {

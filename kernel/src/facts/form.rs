@@ -80,10 +80,9 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Whether a resolver would take a last label for a number.
+/// Whether some resolver would take a last label for a number.
 fn is_numeric(label: &str) -> bool {
-    let hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    label.bytes().all(|byte| byte.is_ascii_digit()) || label.strip_prefix("0x").is_some_and(hex)
+    label.bytes().all(|byte| byte.is_ascii_digit()) || label.starts_with("0x")
 }
 
 fn is_ipv4(text: &str) -> bool {
