@@ -32,7 +32,7 @@ pub struct Moment {
 
 impl Timeline {
     /// Every moment, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Moment> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Moment> {
         self.moments.iter()
     }
 

@@ -1,0 +1,318 @@
+//! `toka run`: an agent file becomes a session, from its root grants to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+use toka_kernel::capability::{Capability, Scope};
+use toka_kernel::ids::{CallId, derived};
+use toka_kernel::{Body, Entry, EventKey};
+use toka_projections::Views;
+use toka_runtime::agents::{AgentSet, EndCode, FileCode, FileError};
+use toka_runtime::clock::{GuardedClock, SystemClock};
+use toka_runtime::engine::{CommitError, Parts};
+use toka_runtime::executor::{Roots, native_tools};
+use toka_runtime::home::Home;
+use toka_runtime::random::OsRandom;
+use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, root_grants};
+use toka_store::{Log, OpenError, SqliteLog};
+
+use super::failure::{Failure, exit};
+use super::init::open_home;
+use super::print::escaped;
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The agent file (YAML, toka/v1)
+    #[arg(value_name = "AGENT.yaml", required_unless_present = "resume")]
+    file: Option<PathBuf>,
+    /// A directory that the agent's grants may name; repeat for more
+    #[arg(long = "root", value_name = "NAME=DIR", value_parser = named_root)]
+    roots: Vec<(String, PathBuf)>,
+    /// Grant what the file asks for without asking
+    #[arg(long)]
+    grant_requested: bool,
+    /// Go on with a session that was interrupted; the directories are those it began with
+    #[arg(long, value_name = "SESSION", conflicts_with_all = ["file", "grant_requested"])]
+    resume: Option<String>,
+    /// One JSON document per entry on stdout as soon as it is durable, then one for the end
+    #[arg(long)]
+    json: bool,
+    /// Say nothing but the result
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Tools that the design ships as scripts, which need the confinement that this version does not have.
+const SCRIPT_TOOLS: [&str; 9] = [
+    "setup-testing",
+    "setup-docker",
+    "validate-env",
+    "validate-links",
+    "validate-dates",
+    "workflow",
+    "interactive",
+    "monitoring",
+    "version-manager",
+];
+
+pub(crate) fn run(run: &Run, home: Option<PathBuf>) -> Result<u8, Failure> {
+    let home = open_home(home)?;
+    let finish = match &run.resume {
+        Some(session) => resume(run, &home, session)?,
+        None => begin(run, &home)?,
+    };
+    tell(run, &finish)
+}
+
+fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
+    let file = run.file.as_deref().unwrap_or(Path::new(""));
+    let set = AgentSet::load(file).map_err(|errors| refuse_file(&errors))?;
+    for warning in set.warnings() {
+        eprintln!("{}\n  hint: {}", escaped(&warning.to_string()), escaped(&warning.hint));
+    }
+    let spec = set.spec();
+    for pattern in spec.agent().tools.iter().filter(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
+        return Err(sandbox_missing(&format!("tool `{pattern}` is a script")));
+    }
+    let clock = GuardedClock::new(Arc::new(SystemClock));
+    let now_us = clock.now_us().map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
+    let grants = root_grants(&spec, now_us).map_err(failed)?;
+    let dirs = directories(run, home, &grants)?;
+    consent(run, spec.name(), &grants)?;
+    let parts = parts(home, clock)?;
+    let means = means(run, open_roots(&dirs)?);
+    let interactive = std::io::stdin().is_terminal();
+    let session = Session::open(parts, &node(home), &spec, &grants, interactive, means).map_err(failed)?;
+    home.save_roots(session.id(), &dirs)?;
+    drive(session)
+}
+
+fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
+    let parts = parts(home, GuardedClock::new(Arc::new(SystemClock)))?;
+    let session = super::find(parts.log.as_ref(), prefix)?;
+    let mut dirs = home.roots_of(session)?.unwrap_or_default();
+    dirs.extend(run.roots.iter().cloned());
+    let means = means(run, open_roots(&dirs)?);
+    let session = Session::resume(parts, session, home.root(), means).map_err(failed)?;
+    drive(session)
+}
+
+fn drive(session: Session) -> Result<Finish, Failure> {
+    let id = session.id();
+    session.run().map_err(|error| failed(error).hint(format!("go on with: toka run --resume {}", id.short())))
+}
+
+fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
+    let session = finish.session;
+    let mut out = std::io::stdout().lock();
+    if run.json {
+        let why = finish.why.as_ref().map(|why| json!({ "step": why.path, "detail": why.detail }));
+        let document = json!({
+            "schema": "toka/run/1", "session": session.to_string(), "completed": finish.completed,
+            "code": finish.code.name(), "why": why,
+        });
+        writeln!(out, "{document}")?;
+    } else {
+        writeln!(out, "{}", session.short())?;
+    }
+    if finish.completed {
+        return Ok(exit::OK);
+    }
+    let what = match &finish.why {
+        Some(why) => format!("the agent failed ({}) at step {}: {}", finish.code.name(), why.path, why.detail),
+        None => format!("the agent failed ({})", finish.code.name()),
+    };
+    let code = if finish.code == EndCode::Budget { exit::LIMIT } else { exit::FAILURE };
+    Err(Failure::new(code, what).hint(format!("toka sessions show {} tells what happened", session.short())))
+}
+
+/// Prints what the file asks for and asks whether to grant it.
+fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> {
+    if !run.quiet && !run.json {
+        eprintln!("{name} asks for:");
+        for grant in grants {
+            eprintln!("  {}", escaped(&grant.to_string()));
+        }
+    }
+    if run.grant_requested {
+        return Ok(());
+    }
+    let denied = |what: &str| Failure::new(exit::DENIED, what).hint("--grant-requested grants what the file asks for");
+    if !std::io::stdin().is_terminal() {
+        return Err(denied("nobody can be asked whether to grant this"));
+    }
+    eprint!("grant this for 24 hours at most? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(denied("not granted")) }
+}
+
+/// The directory of each root that the grants name.
+fn directories(run: &Run, home: &Home, grants: &[Capability]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut dirs: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (name, dir) in &run.roots {
+        let found = std::fs::canonicalize(dir)
+            .map_err(|error| Failure::new(exit::USAGE, format!("--root {name}: {}: {error}", dir.display())))?;
+        if !found.is_dir() {
+            return Err(Failure::new(exit::USAGE, format!("--root {name}: {} is no directory", dir.display())));
+        }
+        let node = std::fs::canonicalize(home.dir())?;
+        if found.starts_with(&node) || node.starts_with(&found) {
+            let what = format!("--root {name}: {} overlaps the node's own folder {}", found.display(), node.display());
+            return Err(Failure::new(exit::USAGE, what).hint("an agent must not reach keys or store; name another folder"));
+        }
+        if dirs.insert(name.clone(), found).is_some() {
+            return Err(Failure::new(exit::USAGE, format!("--root {name} is given twice")));
+        }
+    }
+    let named: BTreeSet<&str> = grants.iter().filter_map(root_name).collect();
+    if let Some(missing) = named.iter().find(|name| !dirs.contains_key(**name)) {
+        return Err(Failure::new(exit::USAGE, format!("the file asks for the root `{missing}`"))
+            .hint(format!("--root {missing}=DIR says which directory that is")));
+    }
+    for unused in dirs.keys().filter(|name| !named.contains(name.as_str())) {
+        eprintln!("note: --root {unused} is named by no capability of the file");
+    }
+    Ok(dirs)
+}
+
+fn root_name(grant: &Capability) -> Option<&str> {
+    match &grant.scope {
+        Scope::Fs(scope) => Some(scope.path().anchor().root()),
+        Scope::Tool(_) | Scope::Agent(_) => None,
+    }
+}
+
+fn open_roots(dirs: &BTreeMap<String, PathBuf>) -> Result<Roots, Failure> {
+    let open = |(name, dir): (&String, &PathBuf)| match toka_tools::open_root(dir) {
+        Ok(root) => Ok((name.clone(), root)),
+        Err(error) => Err(Failure::new(exit::FAILURE, format!("root {name}, {}: {error}", dir.display()))),
+    };
+    dirs.iter().map(open).collect()
+}
+
+fn parts(home: &Home, clock: GuardedClock) -> Result<Parts, Failure> {
+    let now_us = clock.now_us().map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
+    let key: EventKey = home.event_key(now_us)?;
+    let log: Arc<dyn Log> = match SqliteLog::open(&home.store_path()) {
+        Ok(log) => Arc::new(log),
+        Err(error @ OpenError::Busy { .. }) => {
+            return Err(Failure::new(exit::BUSY, error.to_string()).hint("one process writes a store; wait for it, or stop it"));
+        }
+        Err(error) => return Err(Failure::new(exit::UNREADABLE, error.to_string())),
+    };
+    Ok(Parts { log, key, clock, random: Box::new(OsRandom) })
+}
+
+fn node(home: &Home) -> Node {
+    Node {
+        origin: home.origin().to_owned(),
+        root_key: home.root().id(),
+        key_grants: home.key_grants(),
+        operator: home.operator(),
+        build: concat!("toka ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+fn means(run: &Run, roots: Roots) -> Means {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Means { tools: native_tools(), roots, threads, watch: Arc::new(Printer { json: run.json, quiet: run.quiet }) }
+}
+
+/// Prints entries as they become durable.
+struct Printer {
+    json: bool,
+    quiet: bool,
+}
+
+impl Watch for Printer {
+    fn entry(&self, entry: &Entry, views: &Views) {
+        let Some(moment) = views.timeline.iter().next_back() else { return };
+        if self.json {
+            let document = json!({
+                "call": call_of(entry).map(|call| call.to_string()),
+                "seq": moment.seq, "hash": entry.hash().to_string(), "session": entry.session().to_string(),
+                "time_us": moment.time_us, "kind": moment.kind, "who": moment.who, "what": moment.what,
+            });
+            line(&document.to_string());
+        } else if !self.quiet {
+            eprintln!("{:>5}  {:<14}  {:<12}  {}", moment.seq, moment.kind, escaped(&moment.who), escaped(&moment.what));
+        }
+    }
+
+    fn started(&self, call: CallId) {
+        if self.json {
+            line(&json!({ "started": call.to_string() }).to_string());
+        }
+    }
+}
+
+/// The call that an entry admits or ends.
+fn call_of(entry: &Entry) -> Option<CallId> {
+    match &entry.event().ok()?.body {
+        Body::CallAdmitted(_) => Some(CallId(derived(entry.session(), entry.header().seq, 0))),
+        Body::CallFinished(finished) => Some(finished.call),
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::Refused(..)
+        | Body::AgentSpawned(_)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantIssued(_)
+        | Body::GrantRevoked(_)
+        | Body::ToolBound(_) => None,
+    }
+}
+
+/// One line on stdout. A reader that has gone does not stop a session: what happens is in the store.
+fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn refuse_file(errors: &[FileError]) -> Failure {
+    for error in errors {
+        eprintln!("{}\n  hint: {}", escaped(&error.to_string()), escaped(&error.hint));
+    }
+    let what = format!("{} error{} in the agent file; nothing was run", errors.len(), if errors.len() == 1 { "" } else { "s" });
+    if errors.iter().any(|error| error.code == FileCode::Unreadable) {
+        return Failure::new(exit::UNREADABLE, what);
+    }
+    if errors.iter().all(|error| error.code == FileCode::NotBuilt && error.message.contains("`code`")) {
+        return sandbox_missing("a `code` step runs foreign code");
+    }
+    Failure::new(exit::FAILURE, what)
+}
+
+fn sandbox_missing(what: &str) -> Failure {
+    Failure::new(exit::SANDBOX, format!("{what}, and this version cannot confine foreign code; it is not run unconfined"))
+        .hint("this version runs the native tools file-reader, file-lister and file-writer")
+}
+
+fn failed(error: RunError) -> Failure {
+    let code = match &error {
+        RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
+        RunError::Refused { code, .. } if (600..700).contains(&code.number()) => exit::LIMIT,
+        RunError::Refused { .. } => exit::DENIED,
+        RunError::Commit(_)
+        | RunError::Capability { .. }
+        | RunError::NoTool { .. }
+        | RunError::Stuck(_)
+        | RunError::TooDeep
+        | RunError::Closed(_) => exit::FAILURE,
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn named_root(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, dir) = text.split_once('=').ok_or("write NAME=DIR")?;
+    if !toka_kernel::capability::is_name_seg(name) {
+        return Err(format!("`{name}` is no root name: lower-case letters, digits, `-` and `_`, at most 32"));
+    }
+    Ok((name.to_owned(), PathBuf::from(dir)))
+}

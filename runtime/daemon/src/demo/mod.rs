@@ -1,0 +1,360 @@
+//! `toka demo`: a real job, recorded, refused, killed, resumed, proved and attacked, in a few seconds.
+
+mod attacks;
+mod sample;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::{Value, json};
+use toka_runtime::clock::{GuardedClock, SystemClock};
+use toka_runtime::home::Home;
+
+use crate::cli::{Failure, exit};
+use sample::{BEYOND, PLANTED};
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Keep everything the demo makes in this folder, which must not exist
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// One JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The engine is killed after this many durable entries, in the midst of the parent's work.
+const KILL_AFTER: usize = 25;
+
+/// What the demo measured. Nothing here is assumed.
+#[derive(Debug, Default)]
+struct Measured {
+    found: usize,
+    refused: usize,
+    killed_at: u64,
+    repeated: usize,
+    rerun: usize,
+    entries: u64,
+    verified: bool,
+    attacks: usize,
+    attacks_found: usize,
+}
+
+impl Measured {
+    /// Each number that is not as it must be, in words.
+    fn off(&self) -> Vec<String> {
+        let expected = [
+            ("faults found", self.found, PLANTED.len()),
+            ("requests refused", self.refused, 1),
+            ("calls repeated", self.repeated, 0),
+            ("logs verified", usize::from(self.verified), 1),
+            ("attacks made", self.attacks, 5),
+            ("attacks found", self.attacks_found, 5),
+        ];
+        let off = expected.iter().filter(|(_, measured, expected)| measured != expected);
+        off.map(|(what, measured, expected)| format!("{what}: {measured}, not {expected}")).collect()
+    }
+
+    fn json(&self, seconds: f64) -> Value {
+        json!({
+            "schema": "toka/demo/1", "planted": PLANTED.len(), "found": self.found, "refused": self.refused,
+            "killed_at": self.killed_at, "repeated": self.repeated, "rerun": self.rerun, "entries": self.entries,
+            "verified": self.verified, "attacks": self.attacks, "attacks_found": self.attacks_found,
+            "seconds": seconds,
+        })
+    }
+}
+
+/// Where the demo works, and how it talks.
+struct Stage {
+    dir: PathBuf,
+    loud: bool,
+    began: Instant,
+}
+
+pub(crate) fn run(demo: &Demo) -> Result<u8, Failure> {
+    let scratch;
+    let dir = match &demo.keep {
+        Some(dir) => {
+            std::fs::create_dir(dir).map_err(|error| {
+                Failure::new(exit::FAILURE, format!("{}: {error}", dir.display())).hint("name a folder that does not exist")
+            })?;
+            std::fs::canonicalize(dir)?
+        }
+        None => {
+            scratch = tempfile::Builder::new().prefix("toka-demo-").tempdir()?;
+            scratch.path().to_owned()
+        }
+    };
+    let stage = Stage { dir, loud: !demo.json, began: Instant::now() };
+    let measured = stage.play()?;
+    let seconds = stage.began.elapsed().as_secs_f64();
+    if demo.json {
+        writeln!(std::io::stdout().lock(), "{}", measured.json(seconds))?;
+    } else {
+        stage.finale(&measured, seconds, demo.keep.is_some())?;
+    }
+    let off = measured.off();
+    if off.is_empty() { Ok(exit::OK) } else { Err(Failure::new(exit::FAILURE, off.join("; "))) }
+}
+
+impl Stage {
+    fn play(&self) -> Result<Measured, Failure> {
+        let mut measured = Measured::default();
+        self.set_up()?;
+        let interrupted = self.run_and_kill()?;
+        measured.killed_at = interrupted.last_seq;
+        let resumed = self.resume(&interrupted)?;
+        measured.repeated = resumed.started.intersection(&interrupted.finished).count();
+        measured.rerun = resumed.started.intersection(&interrupted.admitted).count() - measured.repeated;
+        let session = resumed.session.clone();
+        measured.refused = self.tell_findings(&session, &mut measured.found)?;
+        measured.entries = self.prove(&session, &mut measured.verified)?;
+        self.attack(&mut measured)?;
+        Ok(measured)
+    }
+
+    fn set_up(&self) -> Result<(), Failure> {
+        self.say("Toka runs AI agents so that what they may do is bounded and what they did can be proved.\n");
+        self.chapter("A project with two planted faults, and a node with keys of its own");
+        sample::write(&self.dir.join("project"), &self.dir.join("agents"))?;
+        let home = self.dir.join("home");
+        self.toka(&["init", "--profile", "testing", "--json", "--dir", &text(&home)])?.expect(exit::OK)?;
+        for fault in PLANTED {
+            self.note(&format!("planted: {} ({})", fault.what, fault.path));
+        }
+        Ok(())
+    }
+
+    /// Runs the agent and kills the engine with SIGKILL once `KILL_AFTER` entries are durable.
+    fn run_and_kill(&self) -> Result<Seen, Failure> {
+        self.chapter("An agent works; its engine is killed with -9 in the middle");
+        let agent = self.dir.join("agents").join(sample::AGENT);
+        let project = format!("project={}", text(&self.dir.join("project")));
+        let mut engine = self
+            .command(&["run", &text(&agent), "--root", &project, "--grant-requested", "--json"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut seen = Seen::default();
+        if let Some(out) = engine.stdout.take() {
+            for line in BufReader::new(out).lines() {
+                seen.read(&line?);
+                if seen.entries == KILL_AFTER {
+                    // SIGKILL: the engine gets no chance to tidy up.
+                    engine.kill()?;
+                }
+            }
+        }
+        let ended = engine.wait_with_output()?;
+        if seen.entries < KILL_AFTER || seen.closed {
+            let talk = String::from_utf8_lossy(&ended.stderr).into_owned();
+            let what = format!("the engine was to be killed after {KILL_AFTER} entries; it wrote {}", seen.entries);
+            return Err(Failure::new(exit::FAILURE, format!("{what}\n{}", talk.trim_end())));
+        }
+        self.note(&format!("{} entries were durable when it died, {} calls finished", seen.entries, seen.finished.len()));
+        Ok(seen)
+    }
+
+    fn resume(&self, interrupted: &Seen) -> Result<Seen, Failure> {
+        self.chapter("A new process goes on from the log");
+        let ran = self.toka(&["run", "--resume", &interrupted.session, "--json"])?;
+        ran.expect(exit::OK)?;
+        let mut seen = Seen::default();
+        ran.out.lines().for_each(|line| seen.read(line));
+        let again = seen.started.intersection(&interrupted.admitted).count();
+        self.note(&format!("{} calls started; {again} of them had been interrupted and {}", seen.started.len(), match again {
+            1 => "runs again under the same id",
+            _ => "run again under the same ids",
+        }));
+        Ok(Seen { session: interrupted.session.clone(), ..seen })
+    }
+
+    fn tell_findings(&self, session: &str, found: &mut usize) -> Result<usize, Failure> {
+        self.chapter("What the agents found, and what they were refused");
+        let findings = sample::found(&self.dir.join("project"));
+        *found = findings.len();
+        for fault in &findings {
+            self.note(&format!("found: {} ({})", fault.what, fault.path));
+        }
+        let shown = self.toka(&["sessions", "show", session, "--json"])?;
+        shown.expect(exit::OK)?;
+        let shown: Value = parse(&shown.out)?;
+        let moments = shown["timeline"].as_array().cloned().unwrap_or_default();
+        let refused: Vec<&Value> = moments.iter().filter(|moment| moment["kind"] == "Refused").collect();
+        let mut explained = 0;
+        for moment in refused {
+            let what = moment["what"].as_str().unwrap_or_default();
+            self.note(&format!("refused: {} asked for {what}", moment["who"].as_str().unwrap_or_default()));
+            explained += usize::from(what.contains(BEYOND));
+        }
+        let held = shown["grants"].as_array().cloned().unwrap_or_default();
+        let held = held.iter().filter(|grant| grant["holder"] == "drift-checker");
+        let held: Vec<&str> = held.filter_map(|grant| grant["capability"].as_str()?.split('?').next()).collect();
+        self.note(&format!("it holds: {}", held.join(", ")));
+        Ok(explained)
+    }
+
+    /// Exports the session and verifies it in a fresh process, with nothing but the file and the root's public key.
+    fn prove(&self, session: &str, verified: &mut bool) -> Result<u64, Failure> {
+        self.chapter("A stranger verifies the log offline, with one file and one public key");
+        let bundle = text(&self.dir.join("session.tkb"));
+        self.toka(&["sessions", "export", session, "-o", &bundle, "--json"])?.expect(exit::OK)?;
+        let ran = self.verify(Path::new(&bundle))?;
+        let report: Value = parse(&ran.out)?;
+        *verified = ran.exit == exit::OK;
+        let entries = report["checked"]["entries"].as_u64().unwrap_or(0);
+        let signatures = report["checked"]["signatures"].as_u64().unwrap_or(0);
+        self.note(&format!(
+            "{}: {entries} entries decided again, {signatures} signatures checked",
+            report["verdict"].as_str().unwrap_or("?")
+        ));
+        Ok(entries)
+    }
+
+    fn attack(&self, measured: &mut Measured) -> Result<(), Failure> {
+        self.chapter("Five attacks on copies of that file");
+        let failed = |what: String| Failure::new(exit::FAILURE, what);
+        let home = Home::open(&self.dir.join("home"))?;
+        let now = GuardedClock::new(Arc::new(SystemClock)).now_us().map_err(|fault| failed(fault.to_string()))?;
+        let key = home.event_key(now)?;
+        for attack in attacks::make(&self.dir.join("session.tkb"), &self.dir, &key).map_err(failed)? {
+            measured.attacks += 1;
+            let ran = self.verify(&attack.file)?;
+            let report: Value = parse(&ran.out)?;
+            let roots = report["findings"].as_array().cloned().unwrap_or_default();
+            let hit = roots.iter().find(|finding| {
+                finding["code"] == attack.code && finding["seq"] == attack.seq && finding["caused_by"].is_null()
+            });
+            let found = ran.exit == 3 && hit.is_some();
+            measured.attacks_found += usize::from(found);
+            let mark = if found { "found" } else { "MISSED" };
+            self.note(&format!("{mark}: {} ({} at entry {})", attack.what, attack.code, attack.seq));
+        }
+        Ok(())
+    }
+
+    fn finale(&self, measured: &Measured, seconds: f64, kept: bool) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        writeln!(
+            out,
+            "\n{} of {} faults found, {} request refused, {} finished calls repeated, {} of {} attacks found; {} entries, {seconds:.1} s",
+            measured.found,
+            PLANTED.len(),
+            measured.refused,
+            measured.repeated,
+            measured.attacks_found,
+            measured.attacks,
+            measured.entries,
+        )?;
+        if kept {
+            let dir = self.dir.display();
+            writeln!(out, "\nnext:")?;
+            writeln!(out, "  toka --home {dir}/home sessions list")?;
+            writeln!(out, "  toka replay show {dir}/session.tkb")?;
+            writeln!(out, "  toka replay verify {dir}/session.tkb --root {dir}/home/keys/root.pub")?;
+        } else {
+            writeln!(out, "\n`toka demo --keep DIR` keeps the files; `toka init` and `toka run AGENT.yaml` are next.")?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self, bundle: &Path) -> Result<Ran, Failure> {
+        let root = text(&self.dir.join("home/keys/root.pub"));
+        self.toka(&["replay", "verify", &text(bundle), "--root", &root, "--json"])
+    }
+
+    /// Runs this program in a process of its own.
+    fn toka(&self, args: &[&str]) -> Result<Ran, Failure> {
+        let output = self.command(args).output()?;
+        Ok(Ran {
+            verb: args.first().copied().unwrap_or_default().to_owned(),
+            exit: output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILURE),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| PathBuf::from("toka")));
+        command.args(args).env("TOKA_HOME", self.dir.join("home")).stdin(Stdio::null());
+        command
+    }
+
+    fn chapter(&self, title: &str) {
+        self.say(&format!("\n{title}"));
+    }
+
+    fn note(&self, what: &str) {
+        self.say(&format!("  {what}"));
+    }
+
+    fn say(&self, what: &str) {
+        if self.loud {
+            // A reader that has gone misses the talk; the numbers are checked all the same.
+            let _ = writeln!(std::io::stdout().lock(), "{what}");
+        }
+    }
+}
+
+/// A run of this program that has ended.
+struct Ran {
+    verb: String,
+    exit: u8,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn expect(&self, code: u8) -> Result<(), Failure> {
+        if self.exit == code {
+            return Ok(());
+        }
+        Err(Failure::new(exit::FAILURE, format!("`toka {}` ended with {}\n{}", self.verb, self.exit, self.err.trim_end())))
+    }
+}
+
+/// What a run told on its stdout.
+#[derive(Debug, Default)]
+struct Seen {
+    session: String,
+    entries: usize,
+    last_seq: u64,
+    started: BTreeSet<String>,
+    admitted: BTreeSet<String>,
+    finished: BTreeSet<String>,
+    closed: bool,
+}
+
+impl Seen {
+    fn read(&mut self, line: &str) {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { return };
+        let word = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
+        if line["started"].is_string() {
+            self.started.insert(word("started"));
+        }
+        let Some(seq) = line["seq"].as_u64() else { return };
+        self.entries += 1;
+        self.last_seq = seq;
+        self.session = word("session");
+        match line["kind"].as_str() {
+            Some("CallAdmitted") => drop(self.admitted.insert(word("call"))),
+            Some("CallFinished") => drop(self.finished.insert(word("call"))),
+            Some("SessionClosed") => self.closed = true,
+            Some(_) | None => {}
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::new(exit::FAILURE, format!("no JSON where JSON was promised: {error}")))
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,63 @@
+//! The sample project of the demo: a small release tree with two planted faults and a secret nobody is granted.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The agent file that the demo runs.
+pub(super) const AGENT: &str = "release-auditor.yaml";
+
+const AGENT_FILES: [(&str, &str); 2] = [
+    (AGENT, include_str!("sample/release-auditor.yaml")),
+    ("drift-checker.yaml", include_str!("sample/drift-checker.yaml")),
+];
+
+/// A fault that is put into the tree, and the file in which the agents must say so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planted {
+    /// For people.
+    pub(super) what: &'static str,
+    /// The faulty file, as the agents name it.
+    pub(super) path: &'static str,
+    /// Where the finding must stand, below the project.
+    pub(super) finding: &'static str,
+}
+
+/// Every planted fault.
+pub(super) const PLANTED: [Planted; 2] = [
+    Planted { what: "a document without content", path: "project:docs/limits.md", finding: "audit/empty.txt" },
+    Planted { what: "deployed settings that drifted", path: "project:deploy/settings.toml", finding: "audit/drift.txt" },
+];
+
+/// What the child asks for beyond its grant.
+pub(super) const BEYOND: &str = "fs:project/secrets/token.txt#read";
+
+/// Documents of the tree, the empty one aside.
+const DOCUMENTS: usize = 40;
+
+/// Writes the project and the agent files.
+pub(super) fn write(project: &Path, agents: &Path) -> io::Result<()> {
+    for folder in ["docs/chapters", "deploy", "secrets", "audit"] {
+        fs::create_dir_all(project.join(folder))?;
+    }
+    let settings = "[server]\nport = 8080\nworkers = 4\n";
+    fs::write(project.join("settings.toml"), settings)?;
+    fs::write(project.join("deploy/settings.toml"), settings.replace("workers = 4", "workers = 64"))?;
+    fs::write(project.join("deploy/checklist.md"), "- [x] tag\n- [ ] announce\n")?;
+    fs::write(project.join("secrets/token.txt"), "not for agents\n")?;
+    fs::write(project.join("docs/limits.md"), "")?;
+    for chapter in 1..=DOCUMENTS {
+        let text = format!("# Chapter {chapter}\n\nWhat a release needs, part {chapter} of {DOCUMENTS}.\n");
+        fs::write(project.join(format!("docs/chapters/{chapter:02}.md")), text)?;
+    }
+    fs::create_dir_all(agents)?;
+    AGENT_FILES.iter().try_for_each(|(name, text)| fs::write(agents.join(name), text))
+}
+
+/// The planted faults that the agents reported.
+pub(super) fn found(project: &Path) -> Vec<Planted> {
+    let reported = |fault: &Planted| {
+        fs::read_to_string(project.join(fault.finding)).is_ok_and(|finding| finding.trim() == fault.path)
+    };
+    PLANTED.into_iter().filter(reported).collect()
+}
