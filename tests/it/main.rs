@@ -1,6 +1,7 @@
 //! The integration tests of Toka: one binary, a module per concern.
 
 mod bundles;
+mod home;
 mod kernel;
 mod stores;
 mod facts_laws;
