@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use toka_kernel::body::v1::Outcome;
-use toka_kernel::ids::{CallId, Commitment, CommandId, PrincipalId, Seq};
+use toka_kernel::ids::{CallId, CommandId, Commitment, PrincipalId, Seq};
 use toka_kernel::{AdmittedCall, Body, Effect, Effects, Entry, Event};
 
 /// The calls of a session.

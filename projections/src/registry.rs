@@ -35,11 +35,7 @@ impl Registry {
         let Body::ToolBound(bound) = &event.body else { return };
         for binding in &bound.tools {
             let Some(text) = event.blobs.get(usize::from(binding.tool.text)) else { continue };
-            let row = ToolRow {
-                digest: binding.tool.digest,
-                text: text.commitment,
-                bound_at: entry.header().seq,
-            };
+            let row = ToolRow { digest: binding.tool.digest, text: text.commitment, bound_at: entry.header().seq };
             self.0.insert(binding.tool.name.clone(), row);
         }
     }

@@ -217,7 +217,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommitError`]; nothing is then on the tail that was not there before.
-    pub fn commit(&mut self, by: PrincipalId, mut command: Command, blobs: &[Vec<u8>]) -> Result<Committed, CommitError> {
+    pub fn commit(
+        &mut self,
+        by: PrincipalId,
+        mut command: Command,
+        blobs: &[Vec<u8>],
+    ) -> Result<Committed, CommitError> {
         if self.poisoned {
             return Err(CommitError::Poisoned);
         }
@@ -394,7 +399,10 @@ impl Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("head", self.state.head()).field("tail", &self.tail.len()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("head", self.state.head())
+            .field("tail", &self.tail.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -423,10 +431,11 @@ fn asks_the_same(event: &Event, before: &Ask, again: &Ask) -> bool {
     match (before, again) {
         (Ask::SpawnAgent(before), Ask::SpawnAgent(again)) => {
             let mut unfilled = (**again).clone();
-            let same = before.grants.len() == again.grants.len()
-                && before.grants.iter().zip(&again.grants).all(|(before, again)| {
-                    before.parent == again.parent && is_filled_from(&before.cap, &again.cap)
-                });
+            let same =
+                before.grants.len() == again.grants.len()
+                    && before.grants.iter().zip(&again.grants).all(|(before, again)| {
+                        before.parent == again.parent && is_filled_from(&before.cap, &again.cap)
+                    });
             unfilled.grants.clone_from(&before.grants);
             same && **before == unfilled
         }

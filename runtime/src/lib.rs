@@ -1,24 +1,21 @@
-//! The commit loop, executors and agents.
+//! The runtime of a node: the one write path, executors, agents, and the home folder with its keys.
+//!
+//! - [`engine::Engine`] is the writer of one session: decide → seal → apply on the pending tail, flush, and only then
+//!   publish and let effects go.
+//! - [`session::Session`] runs an agent from its genesis to its end, and goes on with one that was interrupted.
+//! - [`Home`] holds a node's keys, the place of its store and what it knows of its sessions beside the evidence.
+//!
+//! It never runs what was not admitted, and nothing is visible before it is durable.
 #![forbid(unsafe_code)]
 
 pub mod agents;
 pub mod clock;
 pub mod engine;
 pub mod executor;
-pub mod random;
-pub mod session;
-mod transcripts;
-//! The runtime of a node: its home folder, its clock, its randomness.
-//!
-//! - [`Home`] holds a node's keys, the place of its store and what it knows of its sessions beside the evidence.
-//! - [`clock::GuardedClock`] tells the time of the next entry, or why it must not be told.
-//! - [`random::Random`] is where randomness comes from.
-#![forbid(unsafe_code)]
-#![warn(missing_docs)]
-
-pub mod clock;
 pub mod home;
 pub mod keyfile;
 pub mod random;
+pub mod session;
+mod transcripts;
 
 pub use home::{Home, HomeError, InitOptions, InitReport};

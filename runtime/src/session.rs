@@ -36,7 +36,7 @@ pub struct Node {
     /// The root key's id.
     pub root_key: toka_kernel::ids::KeyId,
     /// Key grant records for the genesis.
-    pub key_grants: Vec<Vec<u8>>,
+    pub key_grants: Vec<Bytes>,
     /// The operator's key, whose id is the opener's.
     pub operator: toka_kernel::ids::KeyId,
     /// The build that writes.
@@ -146,10 +146,8 @@ pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, Run
         }
         roots.push(root);
     }
-    let name = ExactName::parse(spec.name()).map_err(|code| RunError::Capability {
-        capability: format!("agent:{}", spec.name()),
-        why: code.to_string(),
-    })?;
+    let name = ExactName::parse(spec.name())
+        .map_err(|code| RunError::Capability { capability: format!("agent:{}", spec.name()), why: code.to_string() })?;
     let mut spawn = Capability::of(Scope::agent_need(&name, 1));
     spawn.exp_us = Some(exp);
     roots.push(spawn);
@@ -298,9 +296,8 @@ impl Session {
             }
             let now = self.engine.now_us().map_err(CommitError::from)?;
             let engine = &self.engine;
-            self.executors.take(engine.views(), now, &mut |call| {
-                engine.blob(call.arguments().commitment).ok().flatten()
-            });
+            self.executors
+                .take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment).ok().flatten());
             let Some(ended) = self.executors.next() else {
                 return Err(RunError::Stuck(self.waiting()));
             };
@@ -655,14 +652,7 @@ impl Session {
     }
 }
 
-fn genesis(
-    node: &Node,
-    roots: &[Capability],
-    nonce: Digest,
-    seed: Digest,
-    open: Digest,
-    interactive: bool,
-) -> Genesis {
+fn genesis(node: &Node, roots: &[Capability], nonce: Digest, seed: Digest, open: Digest, interactive: bool) -> Genesis {
     let opener = node.opener();
     let grant = |cap: &Capability| Grant {
         parent: None,
@@ -681,7 +671,7 @@ fn genesis(
         build: node.build.clone(),
         registry: registry_digest(),
         root_key: node.root_key,
-        keys: node.key_grants.iter().cloned().map(Bytes).collect(),
+        keys: node.key_grants.clone(),
         interval: STATE_INTERVAL,
         limits: SessionLimits { max_running: 10 },
         interactive,

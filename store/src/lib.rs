@@ -20,7 +20,10 @@ pub mod url;
 pub mod vkey;
 
 pub use bundle::{Bundle, BundleBuilder, write_bundle};
-pub use log::{Append, AppendError, CONTENT_BYTES_MIN, Durability, Log, NewBlob, RawEntry, ReadError, ReadLog, SessionRow, StoredBlob};
+pub use log::{
+    Append, AppendError, CONTENT_BYTES_MIN, Durability, Log, NewBlob, RawEntry, ReadError, ReadLog, SessionRow,
+    StoredBlob,
+};
 pub use memory::MemoryLog;
 pub use sqlite::{OpenError, SqliteLog, SqliteReader};
 pub use url::StoreUrl;

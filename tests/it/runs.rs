@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use toka_kernel::capability::Capability;
-use toka_kernel::ids::{CallId, SessionId};
+use toka_kernel::ids::{Bytes, CallId, SessionId};
 use toka_kernel::keys::{KeyGrant, Role, SecretKey};
 use toka_kernel::{Entry, EventKey};
 use toka_projections::Views;
@@ -38,9 +38,8 @@ impl Watch for Seen {
 }
 
 fn node(keys: &Keys) -> Node {
-    let grant = |role, key: &SecretKey| {
-        KeyGrant::issue(role, 1, 0..NEVER_US, key.public(), ORIGIN, &keys.root).encode()
-    };
+    let grant =
+        |role, key: &SecretKey| Bytes(KeyGrant::issue(role, 1, 0..NEVER_US, key.public(), ORIGIN, &keys.root).encode());
     Node {
         origin: ORIGIN.to_owned(),
         root_key: keys.root.public().id(),
@@ -71,7 +70,7 @@ fn means(dir: &Path, seen: &Arc<Seen>) -> Means {
 
 fn spec(files: &[(&str, &str)]) -> AgentSpec {
     let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
-    AgentSet::from_files("parent.yaml", &files).unwrap_or_else(|errors| panic!("{errors:?}")).spec()
+    AgentSet::from_files("parent.yaml", &files).unwrap_or_else(|errors| panic!("{errors:?}")).top()
 }
 
 fn run(log: &Arc<dyn Log>, dir: &Path, spec: &AgentSpec) -> (Result<Finish, RunError>, Arc<Seen>) {

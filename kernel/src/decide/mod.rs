@@ -42,7 +42,11 @@ impl State {
         match self.answer(by, command, at) {
             Ok(Answer { causes, body }) => {
                 let event = Event { causes, blobs: command.blobs.clone(), body };
-                if fits(&event) { event } else { refusal(command, Denial::new(Code::Malformed).rule("filled: too long")) }
+                if fits(&event) {
+                    event
+                } else {
+                    refusal(command, Denial::new(Code::Malformed).rule("filled: too long"))
+                }
             }
             Err(denial) => refusal(command, denial),
         }
@@ -157,8 +161,7 @@ fn fits(event: &Event) -> bool {
         | Body::ToolBound(_)
         | Body::CallFinished(_) => false,
     };
-    !filled
-        || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
+    !filled || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
 }
 
 fn refusal(command: &Command, denial: Denial) -> Event {

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toka_kernel::{AdmittedCall, Dim};
 use toka_kernel::body::v1::{Amounts, Outcome};
 use toka_kernel::ids::CallId;
+use toka_kernel::{AdmittedCall, Dim};
 use toka_projections::Views;
 use toka_tools::NativeTool;
 
@@ -95,12 +95,7 @@ impl Executors {
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
     /// reads the bytes of a call's arguments; `now_us` is the time by which deadlines are measured.
-    pub fn take(
-        &mut self,
-        views: &Views,
-        now_us: u64,
-        arguments: &mut dyn FnMut(&AdmittedCall) -> Option<Vec<u8>>,
-    ) {
+    pub fn take(&mut self, views: &Views, now_us: u64, arguments: &mut dyn FnMut(&AdmittedCall) -> Option<Vec<u8>>) {
         for (call, stop) in &self.running {
             if views.calls.is_cancelled(*call) {
                 stop.store(true, Ordering::Relaxed);

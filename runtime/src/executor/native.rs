@@ -80,7 +80,8 @@ impl Stop {
 fn run_tool(work: &Work, tools: &[Arc<dyn NativeTool>], roots: &Roots) -> Result<Value, Stop> {
     let call = &work.call;
     let tool = tools.iter().find(|tool| tool.spec().name == call.tool());
-    let tool = tool.ok_or_else(|| Stop::new(outcome::START_FAILED, 0, Some("no-such-tool"), "not part of this program"))?;
+    let tool =
+        tool.ok_or_else(|| Stop::new(outcome::START_FAILED, 0, Some("no-such-tool"), "not part of this program"))?;
     if tool.spec().digest().ok() != Some(call.digest()) {
         return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, "this program ships another version of the tool"));
     }
@@ -209,9 +210,7 @@ fn open_one(granted: &FsScope, path: &str, ops: FsOps, roots: &Roots) -> Result<
         };
         allowed = Some(allowed.map_or(op, |known| known | op));
     }
-    let allowed = allowed.ok_or_else(|| ToolFailure {
-        symbol: ToolFailure::DENIED,
-        detail: "no operation is granted".to_owned(),
-    })?;
+    let allowed = allowed
+        .ok_or_else(|| ToolFailure { symbol: ToolFailure::DENIED, detail: "no operation is granted".to_owned() })?;
     Handed::open(root.as_fd(), granted, path, allowed)
 }

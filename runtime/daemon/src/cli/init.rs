@@ -49,7 +49,9 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
         ProfileName::Default => Profile::Default,
         ProfileName::Testing => Profile::Testing,
     };
-    let now_us = GuardedClock::new(Arc::new(SystemClock)).now_us().map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
+    let now_us = GuardedClock::new(Arc::new(SystemClock))
+        .now_us()
+        .map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
     let dir = init.dir.clone().unwrap_or_else(|| home_dir(home));
     let mut options = InitOptions::new(&dir, profile, now_us);
     options.root_key = init.root_key;
@@ -85,7 +87,13 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
     writeln!(out, "origin  {}", report.origin)?;
     writeln!(out, "root    {}", report.root)?;
     if let (Some(first), Some(last)) = (report.epochs.first(), report.epochs.last()) {
-        writeln!(out, "keys    {} event epochs, {} to {}", report.epochs.len(), instant(first.from_us), instant(last.until_us))?;
+        writeln!(
+            out,
+            "keys    {} event epochs, {} to {}",
+            report.epochs.len(),
+            instant(first.from_us),
+            instant(last.until_us)
+        )?;
     }
     if std::io::stderr().is_terminal() {
         eprintln!("next: toka run AGENT.yaml --root project=DIR");

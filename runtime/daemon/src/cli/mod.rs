@@ -7,12 +7,12 @@ mod run;
 mod sessions;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 pub(crate) use failure::{Failure, exit};
-pub(crate) use print::{instant, table};
 pub(crate) use sessions::find;
 
 /// Run AI agents so that what they may do is bounded, what they did can be proved, and any session can be replayed
@@ -55,9 +55,35 @@ enum Verb {
 
 /// Verbs that the design has and this version does not.
 const LATER: [&str; 29] = [
-    "daemon", "agents", "tasks", "messages", "orchestrate", "tools", "grants", "approvals", "calls", "tokens", "keys",
-    "blobs", "model", "mcp", "console", "query", "search", "metrics", "policy", "members", "store", "rerun",
-    "verify-exec", "fork", "what-if", "config", "doctor", "explain", "menu",
+    "daemon",
+    "agents",
+    "tasks",
+    "messages",
+    "orchestrate",
+    "tools",
+    "grants",
+    "approvals",
+    "calls",
+    "tokens",
+    "keys",
+    "blobs",
+    "model",
+    "mcp",
+    "console",
+    "query",
+    "search",
+    "metrics",
+    "policy",
+    "members",
+    "store",
+    "rerun",
+    "verify-exec",
+    "fork",
+    "what-if",
+    "config",
+    "doctor",
+    "explain",
+    "menu",
 ];
 
 /// Runs one command and returns its exit code.
@@ -90,7 +116,8 @@ fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> u8 {
         args.insert(1, store.into_os_string());
     }
     args.insert(0, OsString::from("toka replay"));
-    toka_replay::cli::run(args)
+    let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr());
+    toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal())
 }
 
 fn unknown(words: &[OsString]) -> Failure {

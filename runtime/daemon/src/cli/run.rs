@@ -8,11 +8,11 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 use toka_kernel::capability::{Capability, Scope};
-use toka_kernel::ids::{CallId, derived};
-use toka_kernel::{Body, Entry, EventKey};
+use toka_kernel::ids::{CallId, SessionId, derived};
+use toka_kernel::{Body, Entry, Header};
 use toka_projections::Views;
 use toka_runtime::agents::{AgentSet, EndCode, FileCode, FileError};
-use toka_runtime::clock::{GuardedClock, SystemClock};
+use toka_runtime::clock::{ClockFault, GuardedClock, SystemClock};
 use toka_runtime::engine::{CommitError, Parts};
 use toka_runtime::executor::{Roots, native_tools};
 use toka_runtime::home::Home;
@@ -74,16 +74,17 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
     for warning in set.warnings() {
         eprintln!("{}\n  hint: {}", escaped(&warning.to_string()), escaped(&warning.hint));
     }
-    let spec = set.spec();
+    let spec = set.top();
     for pattern in spec.agent().tools.iter().filter(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
         return Err(sandbox_missing(&format!("tool `{pattern}` is a script")));
     }
     let clock = GuardedClock::new(Arc::new(SystemClock));
-    let now_us = clock.now_us().map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
+    let now_us = clock.now_us().map_err(clock_fault)?;
     let grants = root_grants(&spec, now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
     consent(run, spec.name(), &grants)?;
-    let parts = parts(home, clock)?;
+    let key = home.event_key(now_us)?;
+    let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
     let means = means(run, open_roots(&dirs)?);
     let interactive = std::io::stdin().is_terminal();
     let session = Session::open(parts, &node(home), &spec, &grants, interactive, means).map_err(failed)?;
@@ -92,13 +93,25 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
 }
 
 fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
-    let parts = parts(home, GuardedClock::new(Arc::new(SystemClock)))?;
-    let session = super::find(parts.log.as_ref(), prefix)?;
+    let clock = GuardedClock::new(Arc::new(SystemClock));
+    let now_us = clock.now_us().map_err(clock_fault)?;
+    let log = writer(home)?;
+    let session = super::find(log.as_ref(), prefix)?;
+    let key = home.event_key_of(epoch(log.as_ref(), session)?, now_us)?;
     let mut dirs = home.roots_of(session)?.unwrap_or_default();
     dirs.extend(run.roots.iter().cloned());
     let means = means(run, open_roots(&dirs)?);
-    let session = Session::resume(parts, session, home.root(), means).map_err(failed)?;
+    let parts = Parts { log, key, clock, random: Box::new(OsRandom) };
+    let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
     drive(session)
+}
+
+/// The epoch of the event key that a session was opened with.
+fn epoch(log: &dyn Log, session: SessionId) -> Result<u32, Failure> {
+    let unreadable = |what: String| Failure::new(exit::UNREADABLE, format!("session {}: {what}", session.short()));
+    let genesis = log.read(session, 0).next().ok_or_else(|| unreadable("no entry".to_owned()))??;
+    let header = Header::read(&genesis.bytes).map_err(|fault| unreadable(fault.to_string()))?;
+    Ok(header.key_epoch)
 }
 
 fn drive(session: Session) -> Result<Finish, Failure> {
@@ -163,7 +176,9 @@ fn directories(run: &Run, home: &Home, grants: &[Capability]) -> Result<BTreeMap
         let node = std::fs::canonicalize(home.dir())?;
         if found.starts_with(&node) || node.starts_with(&found) {
             let what = format!("--root {name}: {} overlaps the node's own folder {}", found.display(), node.display());
-            return Err(Failure::new(exit::USAGE, what).hint("an agent must not reach keys or store; name another folder"));
+            return Err(
+                Failure::new(exit::USAGE, what).hint("an agent must not reach keys or store; name another folder")
+            );
         }
         if dirs.insert(name.clone(), found).is_some() {
             return Err(Failure::new(exit::USAGE, format!("--root {name} is given twice")));
@@ -195,25 +210,27 @@ fn open_roots(dirs: &BTreeMap<String, PathBuf>) -> Result<Roots, Failure> {
     dirs.iter().map(open).collect()
 }
 
-fn parts(home: &Home, clock: GuardedClock) -> Result<Parts, Failure> {
-    let now_us = clock.now_us().map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
-    let key: EventKey = home.event_key(now_us)?;
-    let log: Arc<dyn Log> = match SqliteLog::open(&home.store_path()) {
-        Ok(log) => Arc::new(log),
+/// The store, with this process as its one writer.
+fn writer(home: &Home) -> Result<Arc<dyn Log>, Failure> {
+    match SqliteLog::open(home.store_path()) {
+        Ok(log) => Ok(Arc::new(log)),
         Err(error @ OpenError::Busy { .. }) => {
-            return Err(Failure::new(exit::BUSY, error.to_string()).hint("one process writes a store; wait for it, or stop it"));
+            Err(Failure::new(exit::BUSY, error.to_string()).hint("one process writes a store; wait for it, or stop it"))
         }
-        Err(error) => return Err(Failure::new(exit::UNREADABLE, error.to_string())),
-    };
-    Ok(Parts { log, key, clock, random: Box::new(OsRandom) })
+        Err(error) => Err(Failure::new(exit::UNREADABLE, error.to_string())),
+    }
+}
+
+fn clock_fault(fault: ClockFault) -> Failure {
+    Failure::new(fault.exit_code(), fault.to_string()).hint(fault.hint())
 }
 
 fn node(home: &Home) -> Node {
     Node {
         origin: home.origin().to_owned(),
-        root_key: home.root().id(),
-        key_grants: home.key_grants(),
-        operator: home.operator(),
+        root_key: home.root().key().id(),
+        key_grants: home.grant_records(),
+        operator: home.operator_id(),
         build: concat!("toka ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }
@@ -240,7 +257,13 @@ impl Watch for Printer {
             });
             line(&document.to_string());
         } else if !self.quiet {
-            eprintln!("{:>5}  {:<14}  {:<12}  {}", moment.seq, moment.kind, escaped(&moment.who), escaped(&moment.what));
+            eprintln!(
+                "{:>5}  {:<14}  {:<12}  {}",
+                moment.seq,
+                moment.kind,
+                escaped(&moment.who),
+                escaped(&moment.what)
+            );
         }
     }
 
@@ -279,7 +302,11 @@ fn refuse_file(errors: &[FileError]) -> Failure {
     for error in errors {
         eprintln!("{}\n  hint: {}", escaped(&error.to_string()), escaped(&error.hint));
     }
-    let what = format!("{} error{} in the agent file; nothing was run", errors.len(), if errors.len() == 1 { "" } else { "s" });
+    let what = format!(
+        "{} error{} in the agent file; nothing was run",
+        errors.len(),
+        if errors.len() == 1 { "" } else { "s" }
+    );
     if errors.iter().any(|error| error.code == FileCode::Unreadable) {
         return Failure::new(exit::UNREADABLE, what);
     }
@@ -290,8 +317,11 @@ fn refuse_file(errors: &[FileError]) -> Failure {
 }
 
 fn sandbox_missing(what: &str) -> Failure {
-    Failure::new(exit::SANDBOX, format!("{what}, and this version cannot confine foreign code; it is not run unconfined"))
-        .hint("this version runs the native tools file-reader, file-lister and file-writer")
+    Failure::new(
+        exit::SANDBOX,
+        format!("{what}, and this version cannot confine foreign code; it is not run unconfined"),
+    )
+    .hint("this version runs the native tools file-reader, file-lister and file-writer")
 }
 
 fn failed(error: RunError) -> Failure {

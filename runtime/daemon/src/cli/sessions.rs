@@ -149,7 +149,8 @@ fn list(path: &Path, as_json: bool) -> Result<u8, Failure> {
         eprintln!("no session yet; `toka run AGENT.yaml` makes one");
         return Ok(exit::OK);
     }
-    let mut rows = vec![["SESSION", "OPENED", "AGENT", "STATUS", "ENTRIES", "CALLS", "REFUSED"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["SESSION", "OPENED", "AGENT", "STATUS", "ENTRIES", "CALLS", "REFUSED"].map(str::to_owned).to_vec()];
     for session in &sessions {
         rows.push(vec![
             shortest(&ids, session.session),
@@ -205,7 +206,9 @@ fn show(path: &Path, session: &str, as_json: bool) -> Result<u8, Failure> {
         .views
         .timeline
         .iter()
-        .map(|moment| vec![format!("{:>5}", moment.seq), moment.kind.to_owned(), moment.who.clone(), moment.what.clone()])
+        .map(|moment| {
+            vec![format!("{:>5}", moment.seq), moment.kind.to_owned(), moment.who.clone(), moment.what.clone()]
+        })
         .collect();
     write!(out, "{}", table(&rows))?;
     Ok(exit::OK)

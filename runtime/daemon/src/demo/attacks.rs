@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use toka_kernel::body::v1::CallAdmitted;
+use toka_kernel::ids::{EntryHash, SessionId};
 use toka_kernel::keys::SecretKey;
 use toka_kernel::{Ask, Body, Entry, Event, EventKey, Head, Stamp};
-use toka_kernel::ids::{EntryHash, SessionId};
 use toka_store::bundle::{Bundle, BundleBuilder};
 
 /// An attack, where it struck and what a verifier must say.

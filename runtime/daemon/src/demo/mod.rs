@@ -82,7 +82,8 @@ pub(crate) fn run(demo: &Demo) -> Result<u8, Failure> {
     let dir = match &demo.keep {
         Some(dir) => {
             std::fs::create_dir(dir).map_err(|error| {
-                Failure::new(exit::FAILURE, format!("{}: {error}", dir.display())).hint("name a folder that does not exist")
+                Failure::new(exit::FAILURE, format!("{}: {error}", dir.display()))
+                    .hint("name a folder that does not exist")
             })?;
             std::fs::canonicalize(dir)?
         }
@@ -157,7 +158,11 @@ impl Stage {
             let what = format!("the engine was to be killed after {KILL_AFTER} entries; it wrote {}", seen.entries);
             return Err(Failure::new(exit::FAILURE, format!("{what}\n{}", talk.trim_end())));
         }
-        self.note(&format!("{} entries were durable when it died, {} calls finished", seen.entries, seen.finished.len()));
+        self.note(&format!(
+            "{} entries were durable when it died, {} calls finished",
+            seen.entries,
+            seen.finished.len()
+        ));
         Ok(seen)
     }
 
@@ -168,10 +173,14 @@ impl Stage {
         let mut seen = Seen::default();
         ran.out.lines().for_each(|line| seen.read(line));
         let again = seen.started.intersection(&interrupted.admitted).count();
-        self.note(&format!("{} calls started; {again} of them had been interrupted and {}", seen.started.len(), match again {
-            1 => "runs again under the same id",
-            _ => "run again under the same ids",
-        }));
+        self.note(&format!(
+            "{} calls started; {again} of them had been interrupted and {}",
+            seen.started.len(),
+            match again {
+                1 => "runs again under the same id",
+                _ => "run again under the same ids",
+            }
+        ));
         Ok(Seen { session: interrupted.session.clone(), ..seen })
     }
 
@@ -315,7 +324,10 @@ impl Ran {
         if self.exit == code {
             return Ok(());
         }
-        Err(Failure::new(exit::FAILURE, format!("`toka {}` ended with {}\n{}", self.verb, self.exit, self.err.trim_end())))
+        Err(Failure::new(
+            exit::FAILURE,
+            format!("`toka {}` ended with {}\n{}", self.verb, self.exit, self.err.trim_end()),
+        ))
     }
 }
 
@@ -352,7 +364,8 @@ impl Seen {
 }
 
 fn parse(text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| Failure::new(exit::FAILURE, format!("no JSON where JSON was promised: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| Failure::new(exit::FAILURE, format!("no JSON where JSON was promised: {error}")))
 }
 
 fn text(path: &Path) -> String {

@@ -26,7 +26,11 @@ pub(super) struct Planted {
 /// Every planted fault.
 pub(super) const PLANTED: [Planted; 2] = [
     Planted { what: "a document without content", path: "project:docs/limits.md", finding: "audit/empty.txt" },
-    Planted { what: "deployed settings that drifted", path: "project:deploy/settings.toml", finding: "audit/drift.txt" },
+    Planted {
+        what: "deployed settings that drifted",
+        path: "project:deploy/settings.toml",
+        finding: "audit/drift.txt",
+    },
 ];
 
 /// What the child asks for beyond its grant.
