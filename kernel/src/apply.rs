@@ -181,6 +181,9 @@ impl State {
                 models: listed.models,
                 above: None,
             };
+            if kind == PrincipalKind::Executor {
+                self.add_executor(id, listed.models);
+            }
             self.principals.insert(id, principal);
             self.touch(RowKey::Principal(id));
         }
@@ -189,6 +192,14 @@ impl State {
             self.add_grant(id, grant);
         }
         Effects::default()
+    }
+
+    fn add_executor(&mut self, id: PrincipalId, models: u8) {
+        for (bit, lowest) in self.executors.iter_mut().enumerate() {
+            if models >> bit & 1 == 1 && lowest.is_none_or(|known| id < known) {
+                *lowest = Some(id);
+            }
+        }
     }
 
     fn commit_state(&mut self, seq: Seq) -> Effects {
@@ -282,7 +293,9 @@ impl State {
     fn start_agent(&mut self, id: AgentId) -> Effects {
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.state = AgentState::Running;
+            let parent = agent.parent;
             self.running += 1;
+            self.running_top += u32::from(!self.agents.contains_key(&parent));
             self.touch(RowKey::Agent(id));
         }
         Effects(vec![Effect::Drive(id)])
@@ -299,7 +312,10 @@ impl State {
             self.touch(RowKey::Principal(id));
         }
         self.each_above(&[grant], |node| node.meter.live = node.meter.live.saturating_sub(1));
-        let Some(above) = self.agents.get_mut(&parent) else { return Effects::default() };
+        let Some(above) = self.agents.get_mut(&parent) else {
+            self.running_top = self.running_top.saturating_sub(1);
+            return Effects::default();
+        };
         above.live_children = above.live_children.saturating_sub(1);
         self.touch(RowKey::Agent(parent));
         Effects(vec![Effect::Drive(parent)])
@@ -316,27 +332,18 @@ impl State {
 
     fn revoke_grant(&mut self, id: GrantId) -> Effects {
         let Some(at) = self.grants.find(&id) else { return Effects::default() };
-        self.grants.at_mut(at).revoked = true;
+        let node = self.grants.at_mut(at);
+        node.revoked = true;
+        let open: Vec<CallId> = node.open.iter().copied().collect();
         self.touch(RowKey::Grant(id));
         let mut cancelled = Vec::new();
-        for (call_id, call) in &self.calls {
-            let hit = call.ended.is_none() && !call.cancel && self.stands_on(call, at);
-            if hit {
-                cancelled.push(*call_id);
-            }
+        for call_id in open {
+            let Some(call) = self.calls.get_mut(&call_id).filter(|call| !call.cancel) else { continue };
+            call.cancel = true;
+            self.touch(RowKey::Call(call_id));
+            cancelled.push(Effect::Cancel(call_id));
         }
-        for call_id in &cancelled {
-            if let Some(call) = self.calls.get_mut(call_id) {
-                call.cancel = true;
-            }
-            self.touch(RowKey::Call(*call_id));
-        }
-        Effects(cancelled.into_iter().map(Effect::Cancel).collect())
-    }
-
-    fn stands_on(&self, call: &Call, grant: u32) -> bool {
-        let mut leaves = call.grants.iter().filter_map(|id| self.grants.find(id));
-        leaves.any(|leaf| self.grants.chain(leaf).any(|up| up == grant))
+        Effects(cancelled)
     }
 
     fn bind_tools(&mut self, bound: &ToolBound) -> Effects {
@@ -365,6 +372,7 @@ impl State {
         self.each_above(&grants, |node| {
             node.meter.reserve(&reserve);
             node.pass(at);
+            node.open.insert(id);
         });
         if let Some(agent) = self.agents.get_mut(&header.principal) {
             agent.open_calls += 1;
@@ -434,7 +442,10 @@ impl State {
         self.touch(RowKey::Call(finished.call));
         let charged = finished.charged.as_ref().unwrap_or(&finished.actual);
         let charged: Vector = budget::vector(charged).unwrap_or_default();
-        self.each_above(&grants, |node| node.meter.settle(&reserve, &charged));
+        self.each_above(&grants, |node| {
+            node.meter.settle(&reserve, &charged);
+            node.open.remove(&finished.call);
+        });
         if let Some(agent) = self.agents.get_mut(&principal) {
             agent.open_calls = agent.open_calls.saturating_sub(1);
             self.touch(RowKey::Agent(principal));

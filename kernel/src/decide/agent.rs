@@ -143,18 +143,11 @@ pub(crate) fn start(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &St
     let capped = !state.agents.contains_key(&agent.parent);
     let max_running = state.session.limits.as_ref().map_or(0, |limits| u32::from(limits.max_running));
     let limit = if capped { max_running.min(AGENTS_RUNNING_MAX) } else { AGENTS_RUNNING_MAX };
-    let running = if capped { running_below_no_agent(state) } else { state.running };
+    let running = if capped { state.running_top } else { state.running };
     if running >= limit {
         return Err(Denial::count(Code::AgentCap, Dim::Agents, u64::from(limit), u64::from(running), 1));
     }
     Ok(Body::AgentStarted(AgentStarted { cmd, agent: asked.agent }).into())
-}
-
-/// Running agents that no agent spawned: only these count against the session's cap, since a waiting parent that held
-/// a place its children need would wait for ever.
-fn running_below_no_agent(state: &State) -> u32 {
-    let counted = |agent: &&Agent| agent.state == AgentState::Running && !state.agents.contains_key(&agent.parent);
-    u32::try_from(state.agents.values().filter(counted).count()).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn end(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &EndAsked) -> Result<Answer, Denial> {

@@ -1,10 +1,10 @@
 //! The arena of grants: parents come before children, chains are walked in a loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::body::v1::Grant;
 use crate::budget::{self, Meter};
-use crate::ids::{GrantId, PrincipalId, TimeUs};
+use crate::ids::{CallId, GrantId, PrincipalId, TimeUs};
 
 /// All grants of a session, in the order of their making.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub(crate) struct GrantNode {
     pub(crate) parent: Option<u32>,
     pub(crate) revoked: bool,
     pub(crate) meter: Meter,
+    /// The calls in flight that have this grant on a chain, so that revoking it costs what it cancels.
+    pub(crate) open: BTreeSet<CallId>,
 }
 
 impl GrantNode {
@@ -63,7 +65,7 @@ impl Grants {
         }
         let at = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         self.held.entry(grant.subject).or_default().push(at);
-        self.nodes.push(GrantNode { id, grant, parent, revoked: false, meter: Meter::default() });
+        self.nodes.push(GrantNode { id, grant, parent, revoked: false, meter: Meter::default(), open: BTreeSet::new() });
         self.index.insert(id, at);
     }
 

@@ -61,6 +61,11 @@ pub struct State {
     pub(crate) tools: BTreeMap<String, BoundTool>,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) running: u32,
+    /// Running agents that no agent spawned: only these count against the session's cap, since a waiting parent that
+    /// held a place its children need would wait for ever.
+    pub(crate) running_top: u32,
+    /// Per execution model the executor with the lowest id. Executors come with the genesis and never leave.
+    pub(crate) executors: [Option<PrincipalId>; Model::ALL.len()],
     pub(crate) calls: BTreeMap<CallId, Call>,
     pub(crate) open_calls: usize,
     /// Ended calls with the commit count at their end, oldest first.
@@ -179,6 +184,8 @@ impl State {
             tools: BTreeMap::new(),
             agents: BTreeMap::new(),
             running: 0,
+            running_top: 0,
+            executors: [None; Model::ALL.len()],
             calls: BTreeMap::new(),
             open_calls: 0,
             ended: VecDeque::new(),
@@ -230,13 +237,7 @@ impl State {
 
     /// The executor that runs calls of `model`: the one with the lowest id.
     pub fn executor_of(&self, model: Model) -> Option<PrincipalId> {
-        let bit = 1 << (model.number() - 1);
-        let mut executors = self.principals.iter();
-        executors
-            .find(|(_, principal)| {
-                principal.kind == PrincipalKind::Executor && principal.alive && principal.models & bit != 0
-            })
-            .map(|(id, _)| *id)
+        self.executors[usize::from(model.number() - 1)]
     }
 
     /// The digest of the state, and how many leaves it covers.
