@@ -120,7 +120,7 @@ fn walk(bytes: &[u8], depth: usize) -> Option<&[u8]> {
     let (&first, rest) = bytes.split_first()?;
     match first {
         0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => Some(rest),
-        0x80..=0x8f => items(rest, 2 * usize::from(first & 0x0f), depth),
+        0x80..=0x8f => pairs(rest, usize::from(first & 0x0f), depth),
         0x90..=0x9f => items(rest, usize::from(first & 0x0f), depth),
         0xa0..=0xbf => rest.get(usize::from(first & 0x1f)..),
         0xcc | 0xd0 => rest.get(1..),
@@ -132,16 +132,21 @@ fn walk(bytes: &[u8], depth: usize) -> Option<&[u8]> {
         0xc6 | 0xdb => length(rest, 4).and_then(|(len, rest)| rest.get(len..)),
         0xdc => length(rest, 2).and_then(|(len, rest)| items(rest, len, depth)),
         0xdd => length(rest, 4).and_then(|(len, rest)| items(rest, len, depth)),
-        0xde => length(rest, 2).and_then(|(len, rest)| items(rest, len.checked_mul(2)?, depth)),
-        0xdf => length(rest, 4).and_then(|(len, rest)| items(rest, len.checked_mul(2)?, depth)),
+        0xde => length(rest, 2).and_then(|(len, rest)| pairs(rest, len, depth)),
+        0xdf => length(rest, 4).and_then(|(len, rest)| pairs(rest, len, depth)),
         0xc1 | 0xc7..=0xcb | 0xd4..=0xd8 => None,
     }
 }
 
-fn items(mut rest: &[u8], count: usize, depth: usize) -> Option<&[u8]> {
-    if count > 2 * BODY_ITEMS_MAX {
-        return None;
-    }
+fn pairs(rest: &[u8], count: usize, depth: usize) -> Option<&[u8]> {
+    if count > BODY_ITEMS_MAX { None } else { values(rest, 2 * count, depth) }
+}
+
+fn items(rest: &[u8], count: usize, depth: usize) -> Option<&[u8]> {
+    if count > BODY_ITEMS_MAX { None } else { values(rest, count, depth) }
+}
+
+fn values(mut rest: &[u8], count: usize, depth: usize) -> Option<&[u8]> {
     for _ in 0..count {
         rest = walk(rest, depth + 1)?;
     }
