@@ -1,12 +1,12 @@
 //! Binding tools.
 
 use crate::body::v1::{BindAsked, Binding, Cmd, ToolBound};
-use crate::capability::{Template, is_exact_name};
+use crate::capability::{Pointer, Template, is_exact_name};
 use crate::decide::Answer;
 use crate::denial::{Code, Denial};
 use crate::event::Body;
 use crate::facts::{FactSpec, FactType};
-use crate::limits::{FACTS_MAX, NEED_BYTES_MAX, NEEDS_MAX, SCALAR_BYTES_MAX};
+use crate::limits::{FACTS_MAX, NEED_BYTES_MAX, NEEDS_MAX};
 use crate::state::{BoundTool, State};
 use crate::tool::{Effect, Model, Tool};
 
@@ -57,7 +57,7 @@ pub(crate) fn parse(tool: &Tool) -> Result<BoundTool, Denial> {
     for fact in &tool.facts {
         let kind = FactType::from_number(fact.kind).ok_or_else(|| malformed("fact type"))?;
         let known = facts.iter().any(|known| known.pointer == fact.pointer);
-        if known || fact.pointer.len() > SCALAR_BYTES_MAX || !fact.pointer.starts_with('/') {
+        if known || Pointer::parse(&fact.pointer).is_err() {
             return Err(malformed("fact pointer"));
         }
         facts.push(FactSpec { pointer: fact.pointer.clone(), kind });
