@@ -430,7 +430,12 @@ impl State {
             }
         };
         let needs = needs.unwrap_or_default().into_iter().enumerate();
-        needs.filter_map(|(index, scope)| within(index).map(|within| Need { scope, within })).collect()
+        let envelope = needs.map(|(index, scope)| {
+            // Where a meet would exceed the bounds of a scope, the need itself is within both.
+            let within = within(index).unwrap_or_else(|| scope.clone());
+            Need { scope, within }
+        });
+        envelope.collect()
     }
 
     fn finish(&mut self, finished: &CallFinished) -> Effects {

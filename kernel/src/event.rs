@@ -198,7 +198,7 @@ impl Event {
         if command.as_ref().is_some_and(|command| command.check().is_err()) {
             return Err(BodyFault::Undecodable("a list or text is longer than its bound".to_owned()));
         }
-        if !blobs_in_order(&event.blob_indexes(), event.blobs.len()) {
+        if !blobs_in_order(&event.blob_indexes(command.as_ref()), event.blobs.len()) {
             return Err(BodyFault::NonCanonical("blobs are not referred to in the order of the header".to_owned()));
         }
         Ok(event)
@@ -241,15 +241,12 @@ impl Event {
         }
     }
 
-    /// The blob indexes of the body, in the order of its fields.
-    fn blob_indexes(&self) -> Vec<u16> {
+    /// The blob indexes of the body, in the order of its fields; `command` is the one it answers.
+    fn blob_indexes(&self, command: Option<&Command>) -> Vec<u16> {
+        let mut indexes = command.map(|command| command.ask.blob_indexes()).unwrap_or_default();
         match &self.body {
-            Body::SessionOpened(body) => body.prices.iter().filter_map(|prices| prices.text).collect(),
-            Body::Refused(body, ask) => {
-                let mut indexes = ask.blob_indexes();
-                indexes.extend(body.detail);
-                indexes
-            }
+            Body::SessionOpened(body) => indexes.extend(body.prices.as_ref().and_then(|prices| prices.text)),
+            Body::Refused(body, _) => indexes.extend(body.detail),
             Body::StateCommitted(_)
             | Body::SessionClosed(_)
             | Body::AgentSpawned(_)
@@ -259,8 +256,9 @@ impl Event {
             | Body::GrantRevoked(_)
             | Body::ToolBound(_)
             | Body::CallAdmitted(_)
-            | Body::CallFinished(_) => self.command().map(|command| command.ask.blob_indexes()).unwrap_or_default(),
+            | Body::CallFinished(_) => {}
         }
+        indexes
     }
 }
 
