@@ -111,7 +111,7 @@ impl Head {
 
     /// The seq that the next entry must have.
     pub fn next_seq(&self) -> Seq {
-        if self.kind == 0 { 0 } else { self.seq + 1 }
+        if self.kind == 0 { 0 } else { self.seq.saturating_add(1) }
     }
 
     /// The head after `entry`, if `entry` follows this head and is signed by the event key in force.

@@ -7,4 +7,6 @@ mod home;
 mod kernel;
 mod native_tools;
 mod runs;
+mod model;
+mod msgpack;
 mod stores;

@@ -65,7 +65,14 @@ impl Grants {
         }
         let at = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         self.held.entry(grant.subject).or_default().push(at);
-        self.nodes.push(GrantNode { id, grant, parent, revoked: false, meter: Meter::default(), open: BTreeSet::new() });
+        self.nodes.push(GrantNode {
+            id,
+            grant,
+            parent,
+            revoked: false,
+            meter: Meter::default(),
+            open: BTreeSet::new(),
+        });
         self.index.insert(id, at);
     }
 

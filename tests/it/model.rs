@@ -1,0 +1,165 @@
+//! The reference model: so dumb that it is obviously right, and driven by the same commands as the kernel.
+//!
+//! A disagreement is decided by the pages of the design; each bug found so stays as a named test.
+
+pub(crate) mod cap;
+pub(crate) mod rules;
+pub(crate) mod world;
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use toka_kernel::{Body, Event};
+
+use crate::msgpack::Value;
+use rules::{Ask, Id, No, Stage};
+use world::{Step, World};
+
+/// Sessions of a run, and commands of each: 128,000 in all.
+const SESSIONS: u32 = 320;
+const COMMANDS: usize = 400;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: SESSIONS, failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn kernel_and_model_agree(seed in any::<u64>(), steps in prop::collection::vec(any::<u64>(), COMMANDS)) {
+        let mut world = World::open(seed);
+        for (number, step) in steps.into_iter().enumerate() {
+            let step = world.step(step);
+            agree(&step)?;
+            if number % 100 == 99 {
+                same_rows(&world)?;
+            }
+        }
+        same_rows(&world)?;
+    }
+}
+
+/// The answer of the model as the kernel would say it.
+fn agree(step: &Step) -> Result<(), TestCaseError> {
+    let kernel = match &step.event.body {
+        Body::Refused(refused, _) => Err(No {
+            code: refused.code,
+            failed_at: refused.failed_at.map(|id| id.0),
+            item: refused.item,
+            dim: refused.dim,
+            retry_at: refused.retry_at,
+        }),
+        _ => Ok(()),
+    };
+    prop_assert_eq!(&kernel, &step.answer, "{:?} asked {:?}, decided {:?}", step.by, step.ask, step.event);
+    filled_alike(&step.ask, &step.event)
+}
+
+/// What the pages say that `decide` fills, where the model knows it from the command alone.
+fn filled_alike(ask: &Ask, event: &Event) -> Result<(), TestCaseError> {
+    if let (Ask::Grant { to, .. }, Body::GrantIssued(issued)) = (ask, &event.body) {
+        prop_assert_eq!(issued.grant.subject.0, *to);
+    }
+    Ok(())
+}
+
+/// Every row that authority hangs on, as the model has it.
+pub(crate) fn same_rows(world: &World) -> Result<(), TestCaseError> {
+    let mut rows: BTreeMap<(u16, Vec<u8>), Value> = BTreeMap::new();
+    for (table, key, value) in world.state.rows() {
+        rows.insert((table, key), Value::read(&value));
+    }
+    let row = |table: u16, id: &Id| &rows[&(table, id.to_vec())];
+    let count = |table: u16| rows.keys().filter(|(of, _)| *of == table).count();
+    let model = &world.model;
+    prop_assert_eq!(
+        [count(2), count(4), count(5), count(6), count(8), count(12)],
+        [
+            model.principals.len(),
+            model.grants.len(),
+            model.grants.len(),
+            model.tools.len(),
+            model.agents.len(),
+            model.calls.len()
+        ]
+    );
+    prop_assert_eq!(rows[&(1, Vec::new())].field("clsd"), &Value::Bool(model.closed));
+    for (id, principal) in &model.principals {
+        prop_assert_eq!(row(2, id).field("aliv"), &Value::Bool(principal.alive));
+    }
+    for (id, grant) in &model.grants {
+        let stored = row(4, id).field("grnt");
+        prop_assert_eq!(row(4, id).field("rvk"), &Value::Bool(grant.revoked));
+        prop_assert_eq!(stored.field("cap"), &Value::Str(grant.cap.text()));
+        prop_assert_eq!(stored.field("sub"), &Value::Bin(grant.subject.to_vec()));
+        prop_assert_eq!(stored.field("iss"), &Value::Bin(grant.issuer.to_vec()));
+        let meter = row(5, id);
+        prop_assert_eq!(meter.field("spnt").amounts(), grant.spent, "spent of {}", grant.cap.text());
+        prop_assert_eq!(meter.field("rsvd").amounts(), grant.reserved, "reserved of {}", grant.cap.text());
+        let counts = ["tat", "chld", "live", "flgt"].map(|name| meter.field(name).int());
+        let expected = [grant.tat.into(), grant.children.into(), grant.live.into(), grant.in_flight.into()];
+        prop_assert_eq!(counts, expected, "{}", grant.cap.text());
+    }
+    for (id, agent) in &model.agents {
+        let stage = match agent.stage {
+            Stage::Spawned => 1,
+            Stage::Running => 2,
+            Stage::Ended => 5,
+        };
+        let open = model.calls.values().filter(|call| call.by == *id && !call.ended).count();
+        let counts = ["stat", "dpth", "chld", "call"].map(|name| row(8, id).field(name).int());
+        prop_assert_eq!(counts, [stage, agent.depth.into(), model.live_children(*id) as i128, open as i128]);
+    }
+    for (id, call) in &model.calls {
+        let stored = row(12, id);
+        prop_assert_eq!(stored.field("ended") != &Value::Nil, call.ended);
+        prop_assert_eq!(stored.field("cncl"), &Value::Bool(call.cancelled));
+        prop_assert_eq!(stored.field("exec"), &Value::Bin(call.executor.to_vec()));
+        prop_assert_eq!(stored.field("rsv").amounts(), call.reserve);
+    }
+    Ok(())
+}
+
+/// So that the model is not right about nothing: every way to be admitted or refused comes up.
+#[test]
+fn the_generated_commands_meet_every_rule() {
+    let mut seen: BTreeMap<(&'static str, u16), u32> = BTreeMap::new();
+    for seed in 0..40 {
+        let mut world = World::open(seed);
+        let mut rng = world::Rng(seed);
+        for _ in 0..COMMANDS {
+            let step = world.step(rng.next());
+            let kind = match step.ask {
+                Ask::Commit => "commit",
+                Ask::Close { .. } => "close",
+                Ask::Bind { .. } => "bind",
+                Ask::Grant { .. } => "grant",
+                Ask::Spawn { .. } => "spawn",
+                Ask::Start { .. } => "start",
+                Ask::End { .. } => "end",
+                Ask::Revoke { .. } => "revoke",
+                Ask::Call(_) => "call",
+                Ask::Report { .. } => "report",
+            };
+            let code = step.answer.err().map_or(0, |no| no.code);
+            *seen.entry((kind, code)).or_default() += 1;
+        }
+    }
+    let wanted: &[(&str, &[u16])] = &[
+        ("call", &[
+            0, 101, 103, 105, 111, 203, 204, 205, 206, 301, 302, 303, 304, 305, 306, 307, 312, 401, 402, 403, 404, 405,
+            502, 601, 602, 603, 605, 606,
+        ]),
+        ("spawn", &[0, 101, 105, 206, 301, 302, 304, 307, 308, 309, 311, 403, 404, 510, 604, 606]),
+        ("grant", &[0, 120, 204, 302, 304, 307, 308, 309, 310, 311]),
+        ("report", &[0, 101, 105, 205, 206, 701, 702, 703]),
+        ("start", &[0, 206, 312, 608]),
+        ("end", &[0, 101, 205, 206, 211]),
+        ("revoke", &[0, 301, 313]),
+        ("close", &[0, 101, 211]),
+        ("bind", &[0, 205, 401, 402]),
+        ("commit", &[0, 205]),
+    ];
+    for (kind, codes) in wanted {
+        for code in *codes {
+            assert!(seen.contains_key(&(*kind, *code)), "no {kind} came to {code}: {seen:?}");
+        }
+    }
+}
