@@ -10,3 +10,6 @@ mod runs;
 mod model;
 mod msgpack;
 mod stores;
+mod agent_files;
+mod driver_laws;
+mod script_source;

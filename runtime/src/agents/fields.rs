@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use toka_kernel::capability::{Capability, NamePat, is_exact_name, is_name_seg};
 use toka_kernel::limits::{CAPABILITY_BYTES_MAX, NAME_SEG_BYTES_MAX, NAME_SEGS_MAX, SCALAR_BYTES_MAX};
 
-use super::problem::{FileCode, Problems, is_hostile, listed, nearest, quote, suggestion};
+use super::problem::{FileCode, Problems, clean, is_hostile, listed, nearest, quote, suggestion};
 use super::yaml::{Kind, Member, Node, Place};
 
 /// Which fields a mapping may have.
@@ -128,7 +128,11 @@ impl Problems<'_> {
     }
 
     pub(super) fn whole(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let hint = format!("write a number from {} to {}, without quotes", range.start(), range.end());
+        let hint = if *range.end() == i64::MAX.unsigned_abs() {
+            format!("write a whole number of at least {}, without quotes", range.start())
+        } else {
+            format!("write a whole number from {} to {}, without quotes", range.start(), range.end())
+        };
         if let Kind::Int(number) = node.kind {
             let fitting = u64::try_from(number).ok().filter(|number| range.contains(number));
             if fitting.is_none() {
@@ -203,8 +207,7 @@ impl Problems<'_> {
             "at most {NAME_SEG_BYTES_MAX} of a-z 0-9 _ -, beginning with a letter or digit{}",
             proposal(&text.replace('.', "-"))
         );
-        let at = bad_at(text).min(text.find('.').unwrap_or(text.len()));
-        self.report_inside(node, at, FileCode::BadName, message, hint);
+        self.report_inside(node, text.find('.').unwrap_or(bad_at(text)), FileCode::BadName, message, hint);
         None
     }
 
@@ -237,8 +240,14 @@ impl Problems<'_> {
                 Some((canonical, capability))
             }
             Err(error) => {
-                let message = format!("{} in `{what}`: {}", quote(text), quote(&error.what).trim_matches('`'));
-                self.report_inside(node, error.at.min(text.len()), FileCode::BadCapability, message, error.hint);
+                let message = format!("{} in `{what}`: {}", quote(text), clean(&error.what, 200));
+                self.report_inside(
+                    node,
+                    error.at.min(text.len()),
+                    FileCode::BadCapability,
+                    message,
+                    clean(&error.hint, 300),
+                );
                 None
             }
         }

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use toka_kernel::capability::{Capability, NamePat};
-use toka_kernel::limits::TIME_US_MAX;
 
 use super::fields::{Fields, Shape};
 use super::limits::{
-    BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX, FILE_BYTES_MAX,
-    INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX, VERSION_BYTES_MAX,
+    BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, BUDGET_WALL_US_MAX, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX,
+    FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX, VERSION_BYTES_MAX,
 };
-use super::problem::{FileCode, FileError, Problems, file_error, is_hostile, quote};
+use super::problem::{FileCode, FileError, Problems, clean, file_error, is_hostile, quote};
 use super::quantity::{Duration, QuantityError, Usd};
 use super::script::Step;
 use super::spec::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
@@ -61,7 +60,7 @@ fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Vec<FileError>> {
 
 fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
     let known = &["apiVersion", "kind", "metadata", "spec"];
-    let top = problems.fields(root, &Shape { what: "file", known, later: &[], prefix: None })?;
+    let top = problems.fields(root, &Shape { what: "agent file", known, later: &[], prefix: None })?;
     fixed(&top, "apiVersion", "toka/v1", problems);
     fixed(&top, "kind", "Agent", problems);
     let metadata = top.required("metadata", "metadata: { name: my-agent, version: 1.0.0 }", problems);
@@ -126,7 +125,7 @@ fn metadata_of(node: &Node, problems: &mut Problems<'_>) -> Option<Metadata> {
     let labels = fields.get("labels").map(|node| labels_of(node, problems)).unwrap_or_default();
     let mut extra = BTreeMap::new();
     for member in fields.members().iter().filter(|member| member.name.starts_with("x-")) {
-        let what = format!("metadata.{}", member.name);
+        let what = format!("metadata.{}", clean(&member.name, 60));
         if label_name(member.place, &member.name, problems)
             && let Some(text) = problems.plain_text(&member.value, &what, LABEL_BYTES_MAX, false)
         {
@@ -148,8 +147,9 @@ fn labels_of(node: &Node, problems: &mut Problems<'_>) -> BTreeMap<String, Strin
         problems.report(node.place, FileCode::BadCount, message, format!("at most {LABELS_MAX} are allowed"));
     }
     for member in members {
+        let what = format!("metadata.labels.{}", clean(&member.name, 60));
         if label_name(member.place, &member.name, problems)
-            && let Some(text) = problems.plain_text(&member.value, "metadata.labels", LABEL_BYTES_MAX, false)
+            && let Some(text) = problems.plain_text(&member.value, &what, LABEL_BYTES_MAX, false)
         {
             labels.insert(member.name.clone(), text);
         }
@@ -324,7 +324,8 @@ fn budget_of(node: Option<&Node>, problems: &mut Problems<'_>) -> Budget {
     if let Some(usd) = fields.get("usd").and_then(|node| usd_of(node, problems)) {
         budget.cost_micro = usd.0;
     }
-    if let Some(wall) = fields.get("wall").and_then(|node| duration_of(node, "spec.budget.wall", TIME_US_MAX, problems))
+    if let Some(wall) =
+        fields.get("wall").and_then(|node| duration_of(node, "spec.budget.wall", BUDGET_WALL_US_MAX, problems))
     {
         budget.wall_us = wall.0;
     }

@@ -28,7 +28,11 @@ pub const BUDGET_TOKENS: u64 = 100_000;
 pub const BUDGET_CALLS: u64 = 200;
 /// Wall time of a budget when the file says nothing, in µs.
 pub const BUDGET_WALL_US: u64 = 30 * 60 * 1_000_000;
+/// The most wall time of a budget, in µs: 365 days.
+pub const BUDGET_WALL_US_MAX: u64 = 365 * 86_400 * 1_000_000;
 
+/// Bytes of the name of a member in the arguments of a call.
+pub const MEMBER_BYTES_MAX: usize = 256;
 /// Steps in a script, those in loops included.
 pub const STEPS_MAX: usize = 1_000;
 /// Loops inside each other.

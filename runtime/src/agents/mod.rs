@@ -9,6 +9,7 @@ mod driver;
 mod fields;
 mod file;
 pub mod limits;
+mod print;
 mod problem;
 pub mod quantity;
 mod resolve;

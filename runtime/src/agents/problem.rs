@@ -183,21 +183,25 @@ pub(super) fn file_error(
 
 /// Text from a file inside a message: in backticks, at most 60 characters, escaped where it could disturb.
 pub(super) fn quote(text: &str) -> String {
-    let mut quoted = String::from("`");
+    format!("`{}`", clean(text, 60))
+}
+
+/// At most so many characters of a text, escaped where it could disturb whoever sees it.
+pub(super) fn clean(text: &str, most: usize) -> String {
+    let mut cleaned = String::new();
     for (count, c) in text.chars().enumerate() {
-        if count == 60 {
-            quoted.push('…');
+        if count == most {
+            cleaned.push('…');
             break;
         }
         if is_hostile(c) {
             // Invariant: writing to a string cannot fail.
-            let _ = write!(quoted, "\\u{{{:x}}}", u32::from(c));
+            let _ = write!(cleaned, "\\u{{{:x}}}", u32::from(c));
         } else {
-            quoted.push(c);
+            cleaned.push(c);
         }
     }
-    quoted.push('`');
-    quoted
+    cleaned
 }
 
 /// Control characters, and those that change the order of text or cannot be seen.

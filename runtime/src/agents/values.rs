@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fields::Shape;
+use super::limits::MEMBER_BYTES_MAX;
 use super::problem::{FileCode, Problems, nearest, quote};
 use super::script::{Reference, Target, Test, Value, When};
 use super::yaml::{Kind, Member, Node, Place};
@@ -155,6 +156,12 @@ impl Values {
         let mut values = BTreeMap::new();
         let mut whole = true;
         for member in members {
+            if member.name.len() > MEMBER_BYTES_MAX {
+                let message = format!("the name of a member is {} bytes long", member.name.len());
+                let hint = format!("at most {MEMBER_BYTES_MAX} bytes are allowed");
+                problems.report(member.place, FileCode::BadLength, message, hint);
+                whole = false;
+            }
             match self.value(&member.value, problems) {
                 Some(value) => drop(values.insert(member.name.clone(), value)),
                 None => whole = false,

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, options};
 
 use super::limits::FILE_DEPTH_MAX;
-use super::problem::{FileCode, Problems, quote};
+use super::problem::{FileCode, Problems, clean, quote};
 
 /// A place in a file: line and column in characters, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,7 +121,7 @@ impl<'s> Builder<'_, 's> {
             let (event, span) = match self.parser.next_event()? {
                 Ok(event) => event,
                 Err(error) => {
-                    let message = format!("not YAML: {}", quote(&error.info()).trim_matches('`'));
+                    let message = format!("not YAML: {}", clean(&error.info(), 200));
                     let hint = "look at the indentation, the quotes and the brackets up to here";
                     self.report(place(error.marker()), FileCode::Syntax, message, hint);
                     return None;
@@ -228,7 +228,7 @@ impl<'s> Builder<'_, 's> {
         }
         if style == ScalarStyle::Plain && !matches!(resolve(text), Plain::Text) {
             let message = format!("the key {} is not text", quote(text));
-            self.report(at, FileCode::BadKey, message, format!("put it into quotes: \"{text}\""));
+            self.report(at, FileCode::BadKey, message, format!("put it into quotes: \"{}\"", clean(text, 60)));
             return None;
         }
         Some(text.to_owned())
