@@ -5,6 +5,7 @@ mod bundles;
 mod facts_laws;
 mod home;
 mod kernel;
+mod kills;
 mod native_tools;
 mod runs;
 mod model;

@@ -1,3 +1,4 @@
-//! What the integration tests in `it/` and the benches share: a session that is driven by hand.
+//! What the integration tests in `it/` and the benches share.
 
+pub mod programs;
 pub mod session;
