@@ -16,6 +16,8 @@
 //! ```
 //! Integers are big-endian. All lengths lie inside the signed header; no framing exists outside it.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::{BodyFault, Event};
@@ -289,7 +291,8 @@ pub struct Entry {
     header: Header,
     raw: Vec<u8>,
     hash: EntryHash,
-    event: Result<Event, BodyFault>,
+    /// Decoded when it is asked for first: who only checks hashes and links need not pay for it.
+    event: OnceLock<Result<Event, BodyFault>>,
 }
 
 impl Entry {
@@ -317,7 +320,7 @@ impl Entry {
             causes: event.causes.clone(),
             blobs: event.blobs.clone(),
         };
-        Entry::assemble(header, &body, key, Ok(event))
+        Entry::assemble(header, &body, key, OnceLock::from(Ok(event)))
     }
 
     /// Signs `header` over `body` exactly as they are given, right or wrong.
@@ -326,11 +329,10 @@ impl Entry {
     pub fn forge(mut header: Header, body: &[u8], key: &EventKey) -> Entry {
         header.body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
         header.body_hash = body_hash(header.kind, header.schema, body);
-        let event = Event::decode(&header, body);
-        Entry::assemble(header, body, key, event)
+        Entry::assemble(header, body, key, OnceLock::new())
     }
 
-    fn assemble(header: Header, body: &[u8], key: &EventKey, event: Result<Event, BodyFault>) -> Entry {
+    fn assemble(header: Header, body: &[u8], key: &EventKey, event: OnceLock<Result<Event, BodyFault>>) -> Entry {
         let mut raw = Vec::with_capacity(HEADER_BYTES_MIN + 256 + SIGNATURE_BYTES + body.len());
         header.write(&mut raw);
         let signature = key.sign(&derive(Context::Header, &[&raw]));
@@ -356,8 +358,7 @@ impl Entry {
         let header = Header::read(bytes)?;
         let signed = need - header.body_len as usize;
         let hash = EntryHash(derive(Context::Entry, &[&bytes[..signed]]).0);
-        let event = Event::decode(&header, &bytes[signed..]);
-        Ok(Entry { header, raw: bytes.to_vec(), hash, event })
+        Ok(Entry { header, raw: bytes.to_vec(), hash, event: OnceLock::new() })
     }
 
     /// The header.
@@ -377,7 +378,12 @@ impl Entry {
 
     /// The event, or why the body holds none that this version knows.
     pub fn event(&self) -> Result<&Event, &BodyFault> {
-        self.event.as_ref()
+        self.event.get_or_init(|| Event::decode(&self.header, self.body())).as_ref()
+    }
+
+    /// Whether the body is the one that the header commits to.
+    pub fn body_matches(&self) -> bool {
+        body_hash(self.header.kind, self.header.schema, self.body()) == self.header.body_hash
     }
 
     /// The session this entry belongs to: of a genesis, its own hash.
