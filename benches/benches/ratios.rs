@@ -151,13 +151,15 @@ fn commit_on_memory() {
     );
 }
 
-
 fn append(session: &Session, expected: Head, entries: &[Entry]) -> Append {
     let used: Vec<_> = entries.iter().flat_map(|entry| &entry.header().blobs).map(|blob| blob.commitment).collect();
     let blobs = session.blobs.iter().filter(|blob| used.contains(&blob.reference.commitment));
     Append {
         expected,
-        entries: entries.iter().map(|entry| RawEntry { seq: entry.header().seq, bytes: entry.bytes().to_vec() }).collect(),
+        entries: entries
+            .iter()
+            .map(|entry| RawEntry { seq: entry.header().seq, bytes: entry.bytes().to_vec() })
+            .collect(),
         head: entries.last().expect("entries").head(),
         blobs: blobs
             .map(|blob| NewBlob { commitment: blob.reference.commitment, salt: blob.salt, bytes: blob.bytes.clone() })
@@ -189,12 +191,7 @@ fn verification() {
         || run(1, false),
         || timed(entries, || assert!(public.verify_strict(black_box(&[9u8; 51]), &signature).is_ok())),
     );
-    ratio(
-        "full verify on one core / on two",
-        Goal::AtLeast(1.6),
-        || run(1, false),
-        || run(2, false),
-    );
+    ratio("full verify on one core / on two", Goal::AtLeast(1.6), || run(1, false), || run(2, false));
 }
 
 fn hashing() {
@@ -285,12 +282,8 @@ struct Driven {
 
 fn with_grants(count: u64) -> Driven {
     let session = session(0);
-    let mut driven = Driven {
-        state: session.state.clone(),
-        head: session.head,
-        keys: Keys::seeded(1),
-        now_us: session.now_us,
-    };
+    let mut driven =
+        Driven { state: session.state.clone(), head: session.head, keys: Keys::seeded(1), now_us: session.now_us };
     let opener = driven.keys.opener();
     let mut parent = session.root(0);
     for number in 0..count {

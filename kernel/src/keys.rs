@@ -363,6 +363,11 @@ impl Keyring {
         self.grants.get(key)
     }
 
+    /// Whether no key is granted at all.
+    pub fn is_empty(&self) -> bool {
+        self.grants.is_empty()
+    }
+
     /// The epoch in force.
     pub fn epoch(&self) -> u32 {
         self.epoch

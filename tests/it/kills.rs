@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use toka_kernel::{Body, Entry};
 use toka_kernel::ids::SessionId;
+use toka_kernel::{Body, Entry};
 use toka_store::{ReadLog, SqliteReader};
 use toka_tests::programs::program;
 

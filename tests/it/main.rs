@@ -1,16 +1,17 @@
 //! The integration tests of Toka: one binary, a module per concern.
 
+mod agent_files;
 mod authority_laws;
 mod bundles;
+mod driver_laws;
 mod facts_laws;
 mod home;
 mod kernel;
 mod kills;
-mod native_tools;
-mod runs;
 mod model;
 mod msgpack;
-mod stores;
-mod agent_files;
-mod driver_laws;
+mod native_tools;
+mod runs;
 mod script_source;
+mod stores;
+mod verify;

@@ -9,7 +9,7 @@ use toka_kernel::capability::Capability;
 use toka_kernel::facts::{Fact, FactType};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{KeyGrant, PublicKey, Role, SecretKey};
-use toka_kernel::tool::{Effect as EffectClass, FactDecl, Model, Need, Reserve, Tool};
+use toka_kernel::tool::{Effect as EffectClass, FactDecl, Level, Model, Need, Reserve, Tool, ToolSpec};
 use toka_kernel::{
     Ask, BlobRef, CLASS_WORK, Command, Dim, Effect, Entry, Event, EventKey, Genesis, Head, Keyring, RULES, Stamp,
     State, chain,
@@ -242,7 +242,11 @@ impl Session {
 
     /// Binds `tool`.
     pub fn bind(&mut self, mut tool: Tool) -> Event {
-        let text = self.blob(tool.name.clone().as_bytes());
+        let spec = reader_spec();
+        let text = match spec.encode() {
+            Ok(spec) if tool.name == "reader" => self.blob(&spec),
+            Ok(_) | Err(_) => self.blob(tool.name.clone().as_bytes()),
+        };
         tool.text = 0;
         let binding = Binding { tool, cite: None, replaces: None };
         self.ask(PrincipalId::NODE, Ask::BindTool(BindAsked { tools: vec![binding] }), vec![text])
@@ -347,9 +351,16 @@ pub fn report(call: CallId) -> ReportAsked {
 
 /// A tool that reads one file: one path fact, one need.
 pub fn reader() -> Tool {
-    Tool {
+    reader_spec().decision(0).expect("the decision part of a valid spec")
+}
+
+/// The whole spec of [`reader`], the content of the blob that binding it refers to.
+pub fn reader_spec() -> ToolSpec {
+    ToolSpec {
         name: "reader".to_owned(),
-        digest: Digest([7; 32]),
+        version: "1".to_owned(),
+        description: "reads a file".to_owned(),
+        program: Digest([7; 32]),
         facts: vec![FactDecl { pointer: "/path".to_owned(), kind: FactType::Path.number() }],
         needs: vec![Need { text: "fs:{/path}#read".to_owned(), when: None }],
         effect: EffectClass::Read.number(),
@@ -362,7 +373,10 @@ pub fn reader() -> Tool {
         .map(|(dim, base)| Reserve { dim: dim.number(), base, per: 0, pointer: None })
         .to_vec(),
         model: Model::Tool.number(),
-        text: 0,
+        level: Level::Native.number(),
+        parallel_safe: true,
+        params: Vec::new(),
+        result: String::new(),
     }
 }
 

@@ -78,8 +78,7 @@ impl Path {
     }
 
     fn within(&self, p: &Path) -> bool {
-        self.root == p.root
-            && if p.under { self.segs.starts_with(&p.segs) } else { !self.under && self.segs == p.segs }
+        self.root == p.root && if p.under { self.segs.starts_with(&p.segs) } else { !self.under && self.segs == p.segs }
     }
 
     fn text(&self) -> String {

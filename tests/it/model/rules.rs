@@ -505,8 +505,7 @@ impl Model {
             return Err(no(313).at(grant));
         }
         self.grants.get_mut(&grant).expect("known").revoked = true;
-        let chains: Vec<(Id, Vec<Id>)> =
-            self.calls.iter().map(|(id, call)| (*id, self.union(&call.grants))).collect();
+        let chains: Vec<(Id, Vec<Id>)> = self.calls.iter().map(|(id, call)| (*id, self.union(&call.grants))).collect();
         for (id, chains) in chains {
             let call = self.calls.get_mut(&id).expect("known");
             call.cancelled |= !call.ended && chains.contains(&grant);
@@ -572,8 +571,7 @@ impl Model {
             node.in_flight += 1;
         }
         self.pass(&union, at);
-        let open =
-            OpenCall { by, executor, grants: leaves, reserve, ended: false, cancelled: false, commits_after: 0 };
+        let open = OpenCall { by, executor, grants: leaves, reserve, ended: false, cancelled: false, commits_after: 0 };
         self.calls.insert(made(0), open);
         Ok(())
     }

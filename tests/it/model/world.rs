@@ -290,7 +290,9 @@ impl World {
             760..850 => self.spawn(rng),
             850..910 => self.start(rng),
             910..945 => self.end(rng),
-            945..975 => (self.anybody(rng), Ask::Revoke { grant: self.some_grant(rng, |_, _| true) }).revoker(self, rng),
+            945..975 => {
+                (self.anybody(rng), Ask::Revoke { grant: self.some_grant(rng, |_, _| true) }).revoker(self, rng)
+            }
             975..985 => (NODE, Ask::Commit),
             985..997 => self.bind(rng),
             _ => (self.model.opener, Ask::Close { why: rng.below(5) as u8 }),
@@ -524,18 +526,15 @@ impl World {
 
     fn spawn(&self, rng: &mut Rng) -> (Id, Ask) {
         let fits = |id: &Id, grant: &super::rules::Grant| match grant.cap.scope {
-            Scope::Agent { .. } => {
-                grant.cap.use_ == Use::Yes && self.is_live(id) && self.may_act(grant.subject)
-            }
+            Scope::Agent { .. } => grant.cap.use_ == Use::Yes && self.is_live(id) && self.may_act(grant.subject),
             Scope::Fs { .. } | Scope::Tool { .. } => false,
         };
         let grant = self.some_grant(rng, fits);
         let by = self.holder(grant);
         let mut grants = Vec::new();
         for _ in 0..rng.below(5) {
-            let parent = self.some_grant(rng, |id, grant| {
-                grant.subject == by && grant.cap.depth > 0 && self.is_live(id)
-            });
+            let parent =
+                self.some_grant(rng, |id, grant| grant.subject == by && grant.cap.depth > 0 && self.is_live(id));
             grants.push((rng.in_100(99).then_some(parent), self.child(rng, parent)));
         }
         let spec = (*rng.of(&["aud.links", "aud.dates", "fix"])).to_owned();
@@ -613,10 +612,8 @@ impl World {
                 toka_kernel::Ask::Grant(IssueAsked { grant })
             }
             Ask::Spawn { spec, grant, asked, narrow, grants } => {
-                let child = |(parent, cap): &(Option<Id>, Cap)| GrantAsked {
-                    parent: parent.map(GrantId),
-                    cap: cap.text(),
-                };
+                let child =
+                    |(parent, cap): &(Option<Id>, Cap)| GrantAsked { parent: parent.map(GrantId), cap: cap.text() };
                 toka_kernel::Ask::SpawnAgent(Box::new(SpawnAsked {
                     spec: spec.clone(),
                     text: blob(rng),

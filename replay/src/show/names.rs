@@ -1,0 +1,71 @@
+//! What principals and calls are called, as far as the entries before say it.
+
+use std::collections::BTreeMap;
+
+use toka_kernel::ids::{CallId, PrincipalId, derived};
+use toka_kernel::{Body, Entry, Event};
+
+/// Names learned while going through a session.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    principals: BTreeMap<PrincipalId, String>,
+    /// How many agents of one spec there were.
+    specs: BTreeMap<String, u64>,
+    /// The tools of calls that are open.
+    calls: BTreeMap<CallId, String>,
+}
+
+impl Names {
+    pub(super) fn of(&self, id: PrincipalId) -> String {
+        if id == PrincipalId::NODE {
+            return "node".to_owned();
+        }
+        self.principals.get(&id).cloned().unwrap_or_else(|| id.short())
+    }
+
+    pub(super) fn tool(&self, call: CallId) -> String {
+        self.calls.get(&call).cloned().unwrap_or_else(|| format!("call {}", call.short()))
+    }
+
+    pub(super) fn learn(&mut self, entry: &Entry, event: &Event) {
+        let made = |ordinal| derived(entry.session(), entry.header().seq, ordinal);
+        match &event.body {
+            Body::SessionOpened(genesis) => {
+                for listed in &genesis.principals {
+                    let Some(id) = listed.id else { continue };
+                    let name = match listed.kind {
+                        _ if id == genesis.opener => "opener".to_owned(),
+                        3 => "executor".to_owned(),
+                        _ => continue,
+                    };
+                    self.principals.insert(id, name);
+                }
+            }
+            Body::AgentSpawned(spawned) => {
+                let known = self.specs.entry(spawned.spec.clone()).or_default();
+                *known += 1;
+                let name = if *known == 1 { spawned.spec.clone() } else { format!("{}#{known}", spawned.spec) };
+                self.principals.insert(PrincipalId(made(0)), name);
+            }
+            Body::CallAdmitted(admitted) => {
+                self.calls.insert(CallId(made(0)), admitted.tool.clone());
+            }
+            Body::StateCommitted(_)
+            | Body::SessionClosed(_)
+            | Body::Refused(..)
+            | Body::AgentStarted(_)
+            | Body::AgentEnded(_)
+            | Body::GrantIssued(_)
+            | Body::GrantRevoked(_)
+            | Body::ToolBound(_)
+            | Body::CallFinished(_) => {}
+        }
+    }
+
+    /// Forgets what no later entry can name, once an entry was shown.
+    pub(super) fn forget(&mut self, event: &Event) {
+        if let Body::CallFinished(finished) = &event.body {
+            self.calls.remove(&finished.call);
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! `verify`: whether a log is what was written, decided from bytes and a root key alone.
+
+mod accept;
+mod blobs;
+mod checked;
+mod end;
+mod findings;
+mod judge;
+mod pipeline;
+mod seen;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use toka_kernel::chain;
+use toka_kernel::entry::Entry;
+use toka_kernel::ids::SessionId;
+use toka_kernel::keys::{self, Keyring, PublicKey};
+use toka_store::bundle::{ContainerCode, ContainerFault};
+use toka_store::log::Rows;
+use toka_store::{Bundle, ReadError};
+
+use self::findings::{Fault, Findings};
+use self::walk::Walk;
+use crate::code::{Axis, Class, Code};
+use crate::input::{Input, Stored, Unreadable};
+use crate::report::{Answer, Axes, Checked, InputInfo, Report, Requirement, SessionReport};
+
+/// How to verify.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The root key that is trusted. Never taken from the input.
+    pub root: Option<PublicKey>,
+    /// Only these sessions.
+    pub sessions: Option<Vec<SessionId>>,
+    /// What must be OK for exit 0.
+    pub require: Vec<Requirement>,
+    /// Threads.
+    pub jobs: usize,
+    /// Check only the last signature.
+    pub fast: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        Options { root: None, sessions: None, require: Requirement::DEFAULT.to_vec(), jobs, fast: false }
+    }
+}
+
+/// This build lets a forgery pass that it must refuse, so nothing it says about signatures is worth anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this build must not verify: {what}")]
+pub struct SelfTestFailed {
+    /// What it lets pass.
+    pub what: &'static str,
+}
+
+/// Verifies every session of `input`. `progress` hears how many entries were done, now and then.
+///
+/// Memory follows the state of one session and its commitments, not the number of entries.
+///
+/// # Errors
+/// [`SelfTestFailed`] if this build cannot tell forgeries. Whatever is wrong with the input is in the [`Report`].
+pub fn verify(input: &Input, options: &Options, progress: &mut dyn FnMut(u64)) -> Result<Report, SelfTestFailed> {
+    keys::self_test().map_err(|what| SelfTestFailed { what })?;
+    let mut run = Run::new(input.info().clone(), options);
+    for session in input.sessions() {
+        match session {
+            Ok(session) if options.sessions.as_ref().is_some_and(|wanted| !wanted.contains(&session)) => {}
+            Ok(session) => run.session(input, session, options, progress),
+            Err(error) => run.unreadable(&error.what, &error.place),
+        }
+    }
+    run.container(input.as_bundle().map(Bundle::faults).unwrap_or_default());
+    Ok(run.finish(options))
+}
+
+/// The report about an input that could not even be opened.
+pub fn report_unreadable(unreadable: &Unreadable, options: &Options) -> Report {
+    let info = InputInfo { kind: "unknown", path: unreadable.path.clone(), bytes: None };
+    let mut run = Run::new(info, options);
+    run.unreadable(&unreadable.what, unreadable.hint);
+    run.finish(options)
+}
+
+struct Run {
+    info: InputInfo,
+    findings: Findings,
+    sessions: Vec<SessionReport>,
+    checked: Checked,
+    container: Answer,
+}
+
+impl Run {
+    fn new(info: InputInfo, _: &Options) -> Run {
+        let (findings, checked) = (Findings::default(), Checked::default());
+        Run { info, findings, sessions: Vec::new(), checked, container: Answer::Ok }
+    }
+
+    fn session(&mut self, input: &Input, session: SessionId, options: &Options, progress: &mut dyn FnMut(u64)) {
+        let done = self.checked.entries;
+        let (report, checked) =
+            verify_session(input, session, options, &mut self.findings, &mut |entries| progress(done + entries));
+        self.checked.entries += checked.entries;
+        self.checked.signatures += checked.signatures;
+        self.sessions.push(report);
+    }
+
+    fn unreadable(&mut self, what: &str, place: &str) {
+        let fault = Fault::new(Code::InputUnreadable).expected("a store or a bundle", what).detail("place", place);
+        self.findings.push(None, None, 0, fault, None);
+        self.container = Answer::NotChecked;
+    }
+
+    /// What is wrong with the container follows from what is wrong inside.
+    fn container(&mut self, faults: &[ContainerFault]) {
+        for fault in faults {
+            let code = match fault.code {
+                ContainerCode::InputUnreadable => Code::InputUnreadable,
+                ContainerCode::BundleTruncated => Code::BundleTruncated,
+                ContainerCode::BundleMalformed => Code::BundleMalformed,
+                ContainerCode::BundleTrailer => Code::BundleTrailer,
+                ContainerCode::ManifestMismatch => Code::ManifestMismatch,
+                ContainerCode::LimitExceeded => Code::LimitExceeded,
+            };
+            let class = if code == Code::LimitExceeded { Class::Unreadable } else { code.class() };
+            let finding = Fault { class, offset: Some(0), ..Fault::new(code) };
+            let finding = finding.detail("what", fault.detail.as_str());
+            let cause = self.findings.first_failure(fault.session);
+            self.findings.push(fault.session, None, fault.offset, finding, cause);
+            self.container = match (self.container, class) {
+                (Answer::Fail, _) | (_, Class::Fail) => Answer::Fail,
+                (Answer::Ok | Answer::NotChecked, _) => Answer::NotChecked,
+            };
+        }
+    }
+
+    fn finish(mut self, options: &Options) -> Report {
+        if options.root.is_none() && !self.sessions.is_empty() {
+            self.findings.push(None, None, 0, Fault::new(Code::RootNotGiven), None);
+        }
+        let anchors = [Requirement::L1, Requirement::L2, Requirement::Axis(Axis::Anchor)];
+        if options.require.iter().any(|required| anchors.contains(required)) {
+            self.findings.push(None, None, 0, Fault::new(Code::AnchorAbsent), None);
+        }
+        let mut axes = Axes::of_all(self.sessions.iter().map(|session| &session.axes));
+        axes.set(
+            Axis::Frame,
+            match (axes.get(Axis::Frame), self.container) {
+                (Answer::Fail, _) | (_, Answer::Fail) => Answer::Fail,
+                (Answer::Ok, Answer::Ok) => Answer::Ok,
+                (Answer::Ok | Answer::NotChecked, _) => Answer::NotChecked,
+            },
+        );
+        let trusted: BTreeMap<_, _> =
+            self.sessions.iter().map(|session| (session.session, session.trusted_prefix_seq)).collect();
+        let (tampered, unreadable) = (self.findings.tampered, self.findings.unreadable);
+        Report {
+            input: self.info,
+            fast: options.fast,
+            required: options.require.clone(),
+            axes,
+            sessions: self.sessions,
+            checked: self.checked,
+            findings: self.findings.finish(&trusted),
+            tampered,
+            unreadable,
+        }
+    }
+}
+
+fn verify_session(
+    input: &Input,
+    session: SessionId,
+    options: &Options,
+    findings: &mut Findings,
+    progress: &mut dyn FnMut(u64),
+) -> (SessionReport, Checked) {
+    let mut chunks = Chunks { rows: input.entries(session), error: None };
+    let first = chunks.next().unwrap_or_default();
+    let second = chunks.next();
+    // Threads for a handful of entries cost more than they save.
+    let jobs = if second.is_some() { options.jobs.max(1) } else { 1 };
+    let first_seq = input.first_seq(session);
+    let keys = keys_of(&first);
+    let mut walk = Walk::new(input, session, options.fast, options.root.as_ref(), keys.clone(), findings);
+    if let Some(stored) = first.first().filter(|_| first_seq > 0) {
+        walk.begin_at(first_seq, &checked::Checked::of(stored, &keys, false));
+    }
+    let mut begin = [Some(first), second].into_iter().flatten();
+    pipeline::run(
+        jobs,
+        || begin.next().or_else(|| chunks.next()),
+        |chunk: Vec<Stored>| -> Vec<checked::Checked> {
+            chunk.iter().map(|stored| checked::Checked::of(stored, &keys, !options.fast)).collect()
+        },
+        |entries| {
+            walk.take(entries);
+            progress(walk.tally.entries);
+            if walk.lost.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        },
+    );
+    match chunks.error {
+        Some(error) => walk.unreadable(error),
+        None => walk.drain(),
+    }
+    walk.finish()
+}
+
+/// The keys that the genesis states. It is looked for among the first entries, since it may stand at a wrong place.
+fn keys_of(first: &[Stored]) -> Keyring {
+    let entries: Vec<Entry> = first.iter().filter_map(|stored| checked::read(&stored.bytes).0).collect();
+    let genesis = entries.iter().find(|entry| entry.header().seq == 0).or(entries.first());
+    genesis.map(|genesis| chain::keyring(genesis, None, &mut |_| ())).unwrap_or_default()
+}
+
+/// Entries by the handful: enough to keep a thread busy, few enough to keep in memory.
+struct Chunks<'a> {
+    rows: Rows<'a, Stored>,
+    error: Option<ReadError>,
+}
+
+const CHUNK_ENTRIES: usize = 64;
+const CHUNK_BYTES: usize = 128 << 10;
+
+impl Chunks<'_> {
+    fn next(&mut self) -> Option<Vec<Stored>> {
+        let (mut chunk, mut bytes) = (Vec::with_capacity(CHUNK_ENTRIES), 0);
+        while self.error.is_none() && chunk.len() < CHUNK_ENTRIES && bytes < CHUNK_BYTES {
+            match self.rows.next() {
+                None => break,
+                Some(Ok(stored)) => {
+                    bytes += stored.bytes.len();
+                    chunk.push(stored);
+                }
+                Some(Err(error)) => self.error = Some(error),
+            }
+        }
+        (!chunk.is_empty()).then_some(chunk)
+    }
+}

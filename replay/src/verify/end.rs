@@ -1,0 +1,110 @@
+//! What the walk through a session comes to.
+
+use toka_kernel::chain;
+use toka_kernel::event::kind;
+use toka_kernel::ids::Seq;
+use toka_kernel::keys::SignatureFault;
+
+use super::findings::Fault;
+use super::walk::Walk;
+use crate::code::{Axis, Code};
+use crate::report::{Answer, Axes, Checked, SessionReport};
+use crate::shown::hex;
+
+impl Walk<'_> {
+    /// Ends the walk.
+    pub(super) fn finish(mut self) -> (SessionReport, Checked) {
+        for (mark, uses) in std::mem::take(&mut self.strangers).into_values().filter(|(_, uses)| *uses > 1) {
+            self.findings.annotate(mark, "entries", uses);
+        }
+        if self.tally.entries == 0 && self.lost.is_none() {
+            let fault = Fault::new(Code::InputUnreadable).expected("a genesis", "no entry of this session");
+            self.note(0, 0, fault, None);
+        }
+        if self.fast && self.tally.entries > 0 {
+            self.check_last_signature();
+        }
+        let closed = self.lost.is_none()
+            && self.tally.last.as_ref().is_some_and(|last| last.header().kind == kind::SESSION_CLOSED);
+        if !closed && !self.accepted.is_empty() {
+            let cause = self.lost.or(self.before);
+            let fault = Fault::new(Code::TruncationNotExcluded);
+            let fault = fault
+                .expected("the end of the session, or an anchor that names this entry", self.head.hash.to_string());
+            self.note(self.head.seq, 0, fault, cause);
+        }
+        let report = SessionReport {
+            session: self.session,
+            closed,
+            head: (!self.accepted.is_empty()).then_some((self.head.seq, self.head.hash)),
+            entries: self.tally.entries,
+            trusted_prefix_seq: self.trusted_prefix(),
+            axes: self.axes(closed),
+            blobs: self.blobs.counts,
+            facts_unchecked: self.tally.facts_unchecked,
+        };
+        (report, Checked { entries: self.tally.entries, signatures: self.tally.signatures })
+    }
+
+    /// The one signature that stands for all, since each entry hashes the one before.
+    fn check_last_signature(&mut self) {
+        let Some(last) = self.tally.last.take() else { return };
+        match chain::check_signature(&last, &self.keys) {
+            Some(Ok(())) => self.tally.signatures += 1,
+            None => {}
+            Some(Err(fault)) => {
+                let code = match fault {
+                    SignatureFault::Missing => Code::SigMissing,
+                    SignatureFault::NonCanonical => Code::SigNonCanonical,
+                    SignatureFault::Invalid => Code::SigInvalid,
+                };
+                let fault = Fault::new(code).at("signature", last.signature_offset());
+                let expected = format!("a signature by {}", last.header().signer);
+                self.note(self.head.seq, 0, fault.expected(expected, hex(last.signature())), None);
+                // It stood for every entry, so none of them is vouched for.
+                self.bad(0);
+            }
+        }
+        let fault = Fault::new(Code::SignaturesSampled).expected(self.tally.entries, self.tally.signatures);
+        self.note(self.head.seq, 0, fault, None);
+        self.tally.last = Some(last);
+    }
+
+    fn trusted_prefix(&self) -> Option<Seq> {
+        if self.root.is_none() || self.ranged || self.accepted.is_empty() {
+            return None;
+        }
+        match self.tally.first_bad {
+            Some(bad) => bad.checked_sub(1),
+            None => Some(self.head.seq),
+        }
+    }
+
+    fn axes(&self, closed: bool) -> Axes {
+        let any = self.tally.entries > 0 && self.lost.is_none();
+        let mut axes = Axes::default();
+        for axis in Axis::ALL {
+            let checked = any
+                && !self.tally.unchecked[axis as usize]
+                && match axis {
+                    Axis::Frame | Axis::Chain | Axis::Commands => true,
+                    Axis::Signatures => !self.fast && self.tally.unsigned == 0 && self.tally.signatures > 0,
+                    Axis::Keys => self.root.is_some() && self.tally.unsigned == 0,
+                    Axis::Legality | Axis::State => self.stopped.is_none(),
+                    Axis::Blobs => !self.blobs.unread,
+                    Axis::Tail => closed,
+                    // Nothing here can come from outside the input yet.
+                    Axis::Anchor | Axis::Freshness => false,
+                };
+            axes.set(
+                axis,
+                match (self.tally.failed[axis as usize], checked) {
+                    (true, _) => Answer::Fail,
+                    (false, true) => Answer::Ok,
+                    (false, false) => Answer::NotChecked,
+                },
+            );
+        }
+        axes
+    }
+}

@@ -1,0 +1,206 @@
+//! Every event is decided again, and what was decided about is compared with the blobs it was read from.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use toka_kernel::body::v1::{Binding, CallAdmitted};
+use toka_kernel::event::BodyFault;
+use toka_kernel::facts::{Fact, FactSpec, extract};
+use toka_kernel::tool::{Tool, ToolSpec};
+use toka_kernel::{Body, Entry, Event, Illegal, RULES, State};
+
+use super::findings::Fault;
+use crate::code::Code;
+use crate::shown::Shown;
+
+/// The state, and the facts that each bound tool declares.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    state: State,
+    tools: BTreeMap<String, Vec<FactSpec>>,
+}
+
+impl Judge {
+    /// Decides `entry` again and applies it.
+    ///
+    /// # Errors
+    /// The fault after which nothing more can be decided.
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Fault> {
+        let at_body = |code| Fault::new(code).at("body", entry.bytes().len() - entry.body().len());
+        match entry.event() {
+            Ok(event) => self.decide(entry, event),
+            Err(BodyFault::UnknownKind(kind)) => {
+                Err(Fault::new(Code::KindUnknown).at("kind", 6).expected("a kind of this version", *kind))
+            }
+            Err(BodyFault::UnknownSchema { schema, .. }) => {
+                Err(Fault::new(Code::SchemaUnknown).at("body_schema", 8).expected(1, *schema))
+            }
+            Err(BodyFault::NonCanonical(what)) => {
+                Err(at_body(Code::BodyNonCanonical).expected(Value::Null, what.as_str()))
+            }
+            Err(BodyFault::Undecodable(what)) => {
+                Err(at_body(Code::BodyUndecodable).expected(Value::Null, what.as_str()))
+            }
+        }
+    }
+
+    fn decide(&mut self, entry: &Entry, event: &Event) -> Result<(), Fault> {
+        let at = entry.bytes().len() - entry.body().len();
+        if let Body::SessionOpened(genesis) = &event.body
+            && genesis.rules != RULES
+        {
+            return Err(Fault::new(Code::RulesUnknown).at("rules", at).expected(RULES, genesis.rules));
+        }
+        match self.state.apply(entry) {
+            // What must be done lies in the past.
+            Ok(_effects) => {
+                self.learn(event);
+                Ok(())
+            }
+            Err(illegal) => Err(of_illegal(illegal, entry, event, at)),
+        }
+    }
+
+    fn learn(&mut self, event: &Event) {
+        if let Body::ToolBound(bound) = &event.body {
+            for Binding { tool, .. } in &bound.tools {
+                let facts = tool.facts.iter().filter_map(|fact| fact.spec()).collect();
+                self.tools.insert(tool.name.clone(), facts);
+            }
+        }
+    }
+
+    /// Compares what an applied event states with the blob it was read from. `None` for a blob that is not here.
+    pub(super) fn compare<'b>(&self, entry: &Entry, blob: &dyn Fn(u16) -> Option<&'b [u8]>) -> Compared {
+        let at = entry.bytes().len() - entry.body().len();
+        let mut compared = Compared::default();
+        match entry.event().map(|event| &event.body) {
+            Ok(Body::CallAdmitted(call)) => match blob(call.args) {
+                Some(arguments) => compared.fault = self.compare_call(call, arguments, at),
+                None => compared.unchecked += 1,
+            },
+            Ok(Body::ToolBound(bound)) => {
+                for (index, Binding { tool, .. }) in bound.tools.iter().enumerate() {
+                    match blob(tool.text) {
+                        Some(spec) => compared.fault = compared.fault.or_else(|| compare_tool(index, tool, spec, at)),
+                        None => compared.unchecked += 1,
+                    }
+                }
+            }
+            Ok(
+                Body::SessionOpened(_)
+                | Body::StateCommitted(_)
+                | Body::SessionClosed(_)
+                | Body::Refused(..)
+                | Body::AgentSpawned(_)
+                | Body::AgentStarted(_)
+                | Body::AgentEnded(_)
+                | Body::GrantIssued(_)
+                | Body::GrantRevoked(_)
+                | Body::CallFinished(_),
+            )
+            | Err(_) => {}
+        }
+        compared
+    }
+
+    fn compare_call(&self, call: &CallAdmitted, arguments: &[u8], at: usize) -> Option<Fault> {
+        let specs = self.tools.get(&call.tool).map(Vec::as_slice).unwrap_or_default();
+        let fault = |field: &str| Fault::new(Code::FactsMismatch).at(field, at).detail("tool", call.tool.as_str());
+        match extract(arguments, specs) {
+            Err(error) => Some(fault("args").expected("arguments that facts can be read from", error.to_string())),
+            Ok(read) if read.facts != call.facts => {
+                Some(fault("facts").expected(facts(&read.facts), facts(&call.facts)))
+            }
+            Ok(read) if read.extra != call.extra => Some(fault("extra").expected(read.extra, call.extra)),
+            Ok(_) => None,
+        }
+    }
+}
+
+/// What comparing with blobs came to.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub(super) fault: Option<Fault>,
+    /// Blobs that are not here to compare with.
+    pub(super) unchecked: u64,
+}
+
+/// The blobs that [`Judge::compare`] needs, by index in the header.
+pub(super) fn wanted(event: &Event) -> Vec<u16> {
+    match &event.body {
+        Body::CallAdmitted(call) => vec![call.args],
+        Body::ToolBound(bound) => bound.tools.iter().map(|binding| binding.tool.text).collect(),
+        Body::SessionOpened(_)
+        | Body::StateCommitted(_)
+        | Body::SessionClosed(_)
+        | Body::Refused(..)
+        | Body::AgentSpawned(_)
+        | Body::AgentStarted(_)
+        | Body::AgentEnded(_)
+        | Body::GrantIssued(_)
+        | Body::GrantRevoked(_)
+        | Body::CallFinished(_) => Vec::new(),
+    }
+}
+
+fn compare_tool(index: usize, bound: &Tool, spec: &[u8], at: usize) -> Option<Fault> {
+    let fault = |field: &str| {
+        let fault = Fault::new(Code::FactsMismatch).at(format!("tools[{index}].{field}"), at);
+        fault.detail("tool", bound.name.as_str())
+    };
+    let read = match ToolSpec::decode(spec).and_then(|spec| spec.decision(bound.text)) {
+        Ok(read) => read,
+        Err(error) => return Some(fault("text").expected("a tool spec", error.to_string())),
+    };
+    if read.digest != bound.digest {
+        return Some(fault("digest").expected(read.digest.to_string(), bound.digest.to_string()));
+    }
+    let fields = [
+        ("name", read.name == bound.name),
+        ("facts", read.facts == bound.facts),
+        ("needs", read.needs == bound.needs),
+        ("effect", read.effect == bound.effect),
+        ("reserve", read.reserve == bound.reserve),
+        ("model", read.model == bound.model),
+    ];
+    let (field, _) = fields.iter().find(|(_, same)| !same)?;
+    Some(fault(field).expected("as its spec says", "otherwise"))
+}
+
+fn facts(facts: &[Fact]) -> Value {
+    let fact = |fact: &Fact| json!({ "pointer": fact.pointer, "int": fact.int, "text": fact.text });
+    facts.iter().map(fact).collect()
+}
+
+fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Fault {
+    let Illegal { seq, rule, decided } = illegal;
+    if let (Some(Body::StateCommitted(due)), Body::StateCommitted(stated)) =
+        (decided.as_ref().map(|decided| &decided.body), &event.body)
+    {
+        let fault = Fault::new(Code::StateDiverged).at("digest", at);
+        let fault = fault.detail("leaves_expected", due.leaves).detail("leaves_actual", stated.leaves);
+        return fault.expected(due.digest.to_string(), stated.digest.to_string());
+    }
+    if let (0, Body::SessionOpened(genesis)) = (seq, &event.body) {
+        let denial = State::open(genesis, entry.header().time_us).err().and_then(|denial| denial.rule);
+        return Fault::new(Code::GenesisInvalid).at(denial.unwrap_or_default(), at).expected(Value::Null, rule);
+    }
+    let fault = Fault::new(Code::TransitionIllegal).at("body", at).detail("rule", rule);
+    let mut failed_at = None;
+    if let Some(Body::Refused(refused, _)) = decided.as_ref().map(|decided| &decided.body) {
+        failed_at = refused.failed_at;
+    }
+    let fault = match failed_at {
+        Some(grant) => fault.detail("grant", grant.to_string()),
+        None => fault,
+    };
+    fault.expected(decided.map_or(Value::Null, |decided| of_event(&decided)), of_event(event))
+}
+
+/// An event as JSON.
+fn of_event(event: &Event) -> Value {
+    let body = Shown::of_body(&event.encode()).map(Value::from).unwrap_or_default();
+    let kind = Value::from(event.name());
+    Value::Object(Map::from_iter([("kind".to_owned(), kind), ("body".to_owned(), body)]))
+}

@@ -1,0 +1,235 @@
+//! The program as people meet it: what it prints, and the exit code.
+
+use std::path::{Path, PathBuf};
+
+use toka_kernel::Entry;
+use toka_store::Vkey;
+use toka_tests::session::{Keys, ORIGIN};
+
+use super::flips::store;
+use super::shapes::run;
+use super::{Log, honest, open, reforge, root};
+
+/// A file with these bytes, and the name that tests print for it.
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).expect("written");
+    path
+}
+
+fn vkey() -> String {
+    Vkey::new(&format!("{ORIGIN}/root"), root()).expect("a key").to_string()
+}
+
+fn verified(bytes: &[u8], args: &[&str]) -> (u8, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "s.tkb", bytes);
+    let vkey = vkey();
+    let args: Vec<&str> = ["verify", "--root", &vkey].iter().chain(args).copied().collect();
+    let (exit, out, err) = run(&args, &path);
+    assert_eq!(err, "");
+    (exit, out.replace(&format!("{}/", folder.path().display()), ""))
+}
+
+#[test]
+fn a_whole_log_is_said_to_be_whole() {
+    let (exit, out) = verified(&Log::of(&honest()).bundle(), &[]);
+    assert_eq!(exit, 0);
+    insta::assert_snapshot!(out, @"");
+}
+
+#[test]
+fn a_tampered_log_is_shown_with_its_cause_and_what_follows_from_it() {
+    let mut log = Log::of(&honest());
+    log.entries[7][140] ^= 1;
+    let (exit, out) = verified(&log.bundle(), &[]);
+    assert_eq!(exit, 3);
+    insta::assert_snapshot!(out, @"");
+}
+
+#[test]
+fn an_open_log_says_so_in_its_first_line() {
+    let (exit, out) = verified(&Log::of(&open()).bundle(), &[]);
+    assert_eq!(exit, 4);
+    insta::assert_snapshot!(out, @"");
+    let (exit, out) = verified(&Log::of(&open()).bundle(), &["--require", "frame,chain,signatures,keys"]);
+    assert_eq!(exit, 0);
+    assert!(
+        out.starts_with("OK: s.tkb: 1 session, 17 entries as written; truncation after seq 16 not excluded\n"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_report_can_be_said_as_json() {
+    let mut log = Log::of(&honest());
+    *log.entries[7].last_mut().expect("bytes") ^= 1;
+    let (exit, out) = verified(&log.bundle(), &["--json"]);
+    assert_eq!(exit, 3);
+    let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let pretty = serde_json::to_string_pretty(&json["findings"][0]).expect("JSON");
+    insta::assert_snapshot!(pretty, @"");
+    // Keys stand in the order of the format, each of them there.
+    let keys = [
+        "format",
+        "input",
+        "mode",
+        "verdict",
+        "exit",
+        "required",
+        "axes",
+        "anchor_level",
+        "as_of_us",
+        "sessions",
+        "checked",
+        "findings",
+    ];
+    let places: Vec<_> =
+        keys.iter().map(|key| out.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key}"))).collect();
+    assert!(places.is_sorted(), "{out}");
+    assert_eq!(json["axes"].as_object().map(serde_json::Map::len), Some(11));
+}
+
+#[test]
+fn quiet_says_nothing() {
+    assert_eq!(verified(&Log::of(&honest()).bundle(), &["--quiet"]), (0, String::new()));
+    assert_eq!(verified(&Log::of(&open()).bundle(), &["--quiet"]), (4, String::new()));
+}
+
+#[test]
+fn a_store_finds_the_key_of_its_home() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = store(folder.path());
+    assert_eq!(run(&["verify"], &path).0, 4);
+    std::fs::create_dir(folder.path().join("keys")).expect("a folder");
+    let key = file(&folder.path().join("keys"), "root.pub", format!("{}\n", vkey()).as_bytes());
+    let (exit, out, _) = run(&["verify"], &path);
+    assert_eq!(exit, 0, "{out}");
+    assert_eq!(run(&["verify", "--root", key.to_str().expect("text")], &path).0, 0);
+    let other = Vkey::new("other.node/root", Keys::seeded(2).pinned()).expect("a key").to_string();
+    let (exit, out, _) = run(&["verify", "--root", &other], &path);
+    assert!(exit == 3 && out.contains("ROOT_MISMATCH"), "{out}");
+    std::fs::write(&key, "nonsense").expect("written");
+    assert_eq!(run(&["verify"], &path).0, 8);
+}
+
+#[test]
+fn wrong_arguments_are_refused_with_a_way_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "s.tkb", &Log::of(&honest()).bundle());
+    for (args, expected) in [
+        (&["verify", "--root", "nonsense"][..], "neither a file nor a key"),
+        (&["verify", "--require", "nonsense"], "the axes, `closed`, L1 and L2 are known"),
+        (&["verify", "--jobs", "0"], "at least one thread"),
+        (&["verify", "--session", "zz"], "no session begins so"),
+        (&["verify", "--head", "x"], "--head is not built yet"),
+        (&["verify", "--max-age", "5"], "--max-age is not built yet"),
+        (&["verify", "--prior=x"], "--prior is not built yet"),
+        (&["verify", "--revoked=x"], "--revoked is not built yet"),
+        (&["verify", "--nonsense"], "unexpected argument"),
+        (&["show", "--kind", "Nonsense"], "one of SessionOpened, StateCommitted"),
+        (&["show", "--seq", "9..3"], "not of the form"),
+        (&["show", "--seq", "a"], "not of the form"),
+        (&["explode"], "unrecognized subcommand"),
+    ] {
+        let (exit, out, err) = run(args, &path);
+        assert_eq!((exit, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(err.contains(expected), "{args:?}: {err}");
+    }
+    let (exit, out, _) = run(&["show", "--help"], &path);
+    assert!(exit == 0 && out.starts_with("Print entries as they are stored"), "{out}");
+}
+
+fn shown(args: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "s.tkb", &Log::of(&honest()).bundle());
+    let args: Vec<&str> = ["show"].iter().chain(args).copied().collect();
+    let (exit, out, err) = run(&args, &path);
+    assert_eq!((exit, err.as_str()), (0, "note: shown as stored, not verified; `verify` checks it\n"));
+    out
+}
+
+#[test]
+fn show_tells_what_happened_line_by_line() {
+    insta::assert_snapshot!(shown(&["--seq", "1..8"]), @"");
+    insta::assert_snapshot!(shown(&["--seq", "17.."]), @"");
+}
+
+#[test]
+fn show_can_be_narrowed() {
+    let seqs = |args: &[&str]| -> Vec<String> {
+        shown(args).lines().filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    };
+    assert_eq!(seqs(&["--kind", "callfinished"]), ["5", "8", "11", "14"]);
+    assert_eq!(seqs(&["--kind", "0x0201"]), ["2"]);
+    assert_eq!(seqs(&["--agent", "auditor", "--seq", "..6"]), ["2", "3", "4", "6"]);
+    assert_eq!(seqs(&["--tool", "reader", "--seq", "1..5"]), ["1", "4", "5"]);
+    assert_eq!(seqs(&["--tool", "writer"]), [""; 0]);
+    assert_eq!(seqs(&["--seq", "19"]), ["19"]);
+}
+
+#[test]
+fn show_prints_blobs_and_bytes_when_asked() {
+    insta::assert_snapshot!(shown(&["--seq", "4", "--blobs"]), @"");
+    let raw = shown(&["--seq", "18", "--raw"]);
+    let session = honest();
+    let header = session.entries[18].bytes()[..200].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert!(raw.contains(&format!("header {header}")), "{raw}");
+}
+
+#[test]
+fn show_as_json_has_every_field_of_every_entry() {
+    let out = shown(&["--json", "--blobs", "--raw"]);
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 20);
+    for (line, entry) in lines.iter().zip(&honest().entries) {
+        assert_eq!(line["seq"], entry.header().seq);
+        assert_eq!(line["entry"], entry.hash().to_string());
+        let fields = toka_kernel::body::kind_of(entry.header().kind).expect("a kind").fields;
+        assert!(fields.iter().all(|field| line["body"].get(field).is_some()), "{line}");
+        let raw: String = entry.bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(line["raw"], raw);
+    }
+    assert_eq!(lines[4]["blobs"][0]["content"], r#"{"path":"project:docs/a.md"}"#);
+    assert_eq!(lines[6]["asked"]["tool"], "reader");
+}
+
+#[test]
+fn show_reads_kinds_it_does_not_know_and_escapes_what_is_hostile() {
+    let session = honest();
+    let entries: Vec<Entry> = reforge(&Keys::seeded(1).writer(), &session.entries, 7, |header, body| {
+        header.kind = 0x0999;
+        *body = vec![0x81, 0xa1, b'x', 0xa6, 0x1b, b'[', b'2', b'J', 0xc2, 0x85];
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "s.tkb", &Log::with(&session, &entries).bundle());
+    let (exit, out, _) = run(&["show", "--seq", "7", "--raw"], &path);
+    assert_eq!(exit, 0);
+    assert!(
+        out.contains("kind 0x0999 is not known to this version") && out.contains("body 81a178a61b5b324ac285"),
+        "{out}"
+    );
+    let (_, out, _) = run(&["show", "--seq", "7", "--json"], &path);
+    let line: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(line["body"]["x"], "\u{1b}[2J\u{85}");
+    assert!(!out.contains('\u{1b}'));
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_failure() {
+    struct Closed;
+    impl std::io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "s.tkb", &Log::of(&honest()).bundle());
+    let args = ["toka-replay".into(), "show".into(), path.into_os_string()];
+    let mut err = Vec::new();
+    assert_eq!(toka_replay::cli::run(args, &mut Closed, &mut err, false), 0);
+    assert!(!String::from_utf8(err).expect("text").contains("error"));
+}
