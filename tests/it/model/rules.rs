@@ -685,15 +685,25 @@ impl Model {
 
 /// First the tool itself, then each need whose condition holds.
 fn needs(tool: &Tool, call: &Call) -> Result<Vec<Scope>, No> {
-    let mut args = BTreeMap::new();
+    // The form of all facts comes before what any of them says.
     let mut declared = tool.facts.iter();
     for (pointer, fact) in &call.facts {
         let (_, kind) = declared.find(|(known, _)| known == pointer).ok_or(no(101))?;
+        let fits = match fact {
+            Fact::Int(_) => *kind == "int",
+            Fact::Bool(_) => *kind == "bool",
+            Fact::Path(_) => *kind == "path",
+        };
+        if !fits {
+            return Err(no(101));
+        }
+    }
+    let mut args = BTreeMap::new();
+    for (pointer, fact) in &call.facts {
         let arg = match fact {
-            Fact::Int(value) if *kind == "int" => Arg::Ints(BTreeSet::from([*value])),
-            Fact::Bool(value) if *kind == "bool" => Arg::Bools(BTreeSet::from([*value])),
-            Fact::Path(text) if *kind == "path" => Arg::Path(path(text)?),
-            _ => return Err(no(101)),
+            Fact::Int(value) => Arg::Ints(BTreeSet::from([*value])),
+            Fact::Bool(value) => Arg::Bools(BTreeSet::from([*value])),
+            Fact::Path(text) => Arg::Path(path(text)?),
         };
         args.insert(pointer.clone(), arg);
     }

@@ -145,9 +145,9 @@ fn roots(rng: &mut Rng) -> Vec<(Id, Cap)> {
         (opener, fs("project/**", &OPS)),
         (opener, tool("*")),
         (opener, Cap { limits: [Some(60), None, None, None, None, Some(40_000_000), None], ..tool("*") }),
-        (opener, agent("*", Some(12))),
-        (opener, Cap { rate: Some((3, 50_000)), ..agent("aud.*", None) }),
-        (opener, Cap { rate: Some((2, 10_000)), ..tool("reader") }),
+        (opener, agent("*", Some(4))),
+        (opener, Cap { rate: Some((3, 2_000_000)), ..agent("aud.*", None) }),
+        (opener, Cap { rate: Some((2, 5_000_000)), ..tool("reader") }),
         (opener, Cap { limits: [None, None, None, Some(200), None, None, None], ..tool("sum") }),
         (opener, Cap { limits: [None, None, None, Some(u64::MAX), None, None, None], ..tool("huge") }),
         (opener, Cap { limits: [None, Some(4_096), None, None, None, None, Some(900)], ..tool("*") }),
@@ -247,7 +247,7 @@ impl World {
     /// Asks both sides.
     pub(crate) fn ask(&mut self, by: Id, under: bool, ask: Ask, rng: &mut Rng) -> Step {
         let (session, seq) = (self.head.session.0, self.head.next_seq());
-        let before = self.model.clone();
+        self.effects.clear();
         let answer = self.model.ask(by, under, &ask, self.now, &|ordinal| derived(session, seq, ordinal));
         let command = self.command(&ask, under, rng);
         let event = self.state.decide(PrincipalId(by), &command, self.now);
@@ -255,8 +255,6 @@ impl World {
             let stamp = Stamp { time_us: self.now, clock_behind: false };
             let entry = Entry::seal(&self.head, PrincipalId(by), stamp, event.clone(), &self.writer);
             self.take(entry);
-        } else {
-            self.model = before;
         }
         Step { by, ask, event, answer }
     }
@@ -306,6 +304,14 @@ impl World {
         }
         let fits = |(id, grant): &(&Id, &super::rules::Grant)| fits(id, grant);
         let good: Vec<Id> = self.model.grants.iter().filter(fits).map(|(id, _)| *id).collect();
+        if rng.in_100(6) {
+            let alive = |id: &Id| self.model.principals.get(id).is_some_and(|principal| principal.alive);
+            let gone = self.model.grants.iter().filter(|(id, grant)| !self.is_live(id) && alive(&grant.subject));
+            let gone: Vec<Id> = gone.map(|(id, _)| *id).collect();
+            if !gone.is_empty() {
+                return *rng.of(&gone);
+            }
+        }
         if good.is_empty() || rng.in_100(4) {
             let all: Vec<Id> = self.model.grants.keys().copied().collect();
             return *rng.of(&all);
@@ -319,7 +325,7 @@ impl World {
     }
 
     fn holder(&self, grant: Id) -> Id {
-        self.model.grants.get(&grant).map_or(STRANGER, |grant| grant.subject)
+        self.model.grants.get(&grant).map_or(self.model.opener, |grant| grant.subject)
     }
 
     fn is_live(&self, id: &Id) -> bool {
@@ -331,8 +337,9 @@ impl World {
     }
 
     fn call(&self, rng: &mut Rng) -> (Id, Ask) {
-        let tools: Vec<&Tool> = self.model.tools.values().collect();
-        let tool = rng.of(&tools);
+        let often = ["reader", "reader", "reader", "file.write", "file.write", "sum", "sum", "huge"];
+        let name = if rng.in_100(3) { "work.flow" } else { *rng.of(&often) };
+        let tool = &self.model.tools[name];
         let name = if rng.in_100(1) { "nothing" } else { tool.name };
         let of_tool = |id: &Id, grant: &super::rules::Grant| match &grant.cap.scope {
             Scope::Tool { name: pattern, .. } => {
@@ -349,11 +356,22 @@ impl World {
                 continue;
             }
             let fact = match *kind {
-                "int" => Fact::Int(*rng.of(&[0, 1, 3, 90, 500, -1, i64::MAX])),
+                "int" => Fact::Int(*rng.of(&[0, 1, 1, 3, 3, 3, 8, 8, 20, 90, 90, 500, -1, i64::MAX])),
                 "bool" => Fact::Bool(rng.in_100(50)),
                 _ => Fact::Path(
-                    (*rng.of(&["project:a", "project:a/b", "project:c", "project:", "other:a", "project:a/../b"]))
-                        .to_owned(),
+                    (*rng.of(&[
+                        "project:a",
+                        "project:a",
+                        "project:a",
+                        "project:a/b",
+                        "project:a/b",
+                        "project:a/b",
+                        "project:c",
+                        "project:",
+                        "other:a",
+                        "project:a/../b",
+                    ]))
+                    .to_owned(),
                 ),
             };
             facts.push(((*pointer).to_owned(), fact));
@@ -377,7 +395,7 @@ impl World {
             need_grants.push(self.some_grant(rng, |_, _| true));
         }
         let mut asked = Vec::new();
-        for index in 0..if rng.in_100(40) { rng.below(8) } else { 0 } {
+        for index in 0..if rng.in_100(20) { rng.below(8) } else { 0 } {
             asked.push(match rng.below(8) {
                 0 => Some(*rng.of(&[0, 1, 255, 256, 1_000_000, u64::MAX])),
                 1 if index == 0 => Some(1),
@@ -446,7 +464,12 @@ impl World {
         let parent = self.some_grant(rng, |id, grant| grant.cap.depth > 0 && self.is_live(id));
         let by = self.holder(parent);
         let cap = self.child(rng, parent);
-        let to = if rng.in_100(30) { by } else { self.anybody(rng) };
+        let agents: Vec<Id> = self.model.agents.keys().copied().collect();
+        let to = match rng.below(10) {
+            0..3 => by,
+            3..8 if !agents.is_empty() => *rng.of(&agents),
+            _ => self.anybody(rng),
+        };
         let parent = rng.in_100(99).then_some(parent);
         (by, Ask::Grant { parent, cap, to })
     }
