@@ -8,6 +8,7 @@ mod facts_laws;
 mod home;
 mod kernel;
 mod kills;
+mod laws;
 mod model;
 mod msgpack;
 mod native_tools;
