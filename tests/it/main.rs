@@ -7,6 +7,7 @@ mod driver_laws;
 mod facts_laws;
 mod home;
 mod bounds;
+mod format;
 mod golden;
 mod kernel;
 mod kills;
