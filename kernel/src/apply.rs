@@ -76,7 +76,7 @@ impl State {
         }
         let decided = match event.command() {
             None => self.decide_genesis(header, event)?,
-            Some(command) => self.decide_again(header, &command).map_err(|rule| illegal(rule))?,
+            Some(command) => self.decide_again(header, &command).map_err(illegal)?,
         };
         if decided != *event {
             let rule = format!("the rules give {}", describe(&decided));

@@ -118,7 +118,7 @@ pub const VALUES_MAX: usize = 64;
 pub const ARGUMENT_BYTES_MAX: usize = 1 << 20;
 /// Depth of the JSON of arguments.
 pub const ARGUMENT_DEPTH_MAX: usize = 32;
-/// Limited dimensions of a grant, in the order of [`crate::budget::DIMENSIONS`].
+/// Limited dimensions of a grant, in the order of [`crate::budget::LIMITED`].
 pub const DIMENSIONS: usize = 7;
 /// What a principal was refused for, remembered per minute.
 pub const REFUSALS_SEEN_MAX: usize = 256;
