@@ -103,7 +103,7 @@ impl Value {
 fn put_int(value: i128, out: &mut Vec<u8>) {
     let bytes = value.to_be_bytes();
     let (first, width) = match value {
-        0..=0x7f | -32..=-1 => return out.push(bytes[15]),
+        -32..=0x7f => return out.push(bytes[15]),
         0x80..=0xff => (0xcc, 1),
         0x100..=0xffff => (0xcd, 2),
         0x1_0000..=0xffff_ffff => (0xce, 4),

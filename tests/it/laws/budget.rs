@@ -13,11 +13,13 @@ use crate::model::rules::Id;
 use crate::model::world::World;
 use crate::msgpack::Value;
 
+/// The grants on the chains of a call, what was promised to it, and what was charged once it ended.
+type Account = (BTreeSet<Id>, [u64; 7], Option<[u64; 7]>);
+
 /// What every call came to, gathered from the events alone.
 #[derive(Default)]
 struct Ledger {
-    /// Per call the grants on its chains, what was promised, and what was charged once it ended.
-    calls: BTreeMap<Id, (BTreeSet<Id>, [u64; 7], Option<[u64; 7]>)>,
+    calls: BTreeMap<Id, Account>,
     overrun: BTreeSet<Id>,
 }
 

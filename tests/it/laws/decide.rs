@@ -237,7 +237,7 @@ fn cap(rng: &mut Rng) -> String {
     .to_owned();
     for _ in 0..rng.below(4) {
         text.push(if text.contains('?') { '&' } else { '?' });
-        text.push_str(*rng.of(&[
+        let key = *rng.of(&[
             "depth=3",
             "depth=99",
             "use=no",
@@ -258,7 +258,8 @@ fn cap(rng: &mut Rng) -> String {
             "closed",
             "wall_us=0",
             "exp=1800000000000000",
-        ]));
+        ]);
+        text.push_str(key);
     }
     if rng.in_100(10) {
         // As long as an event may hold, and longer.

@@ -81,7 +81,7 @@ proptest! {
     fn a_commitment_is_due_at_each_interval_and_legal_anywhere((seed, steps) in a_session()) {
         let mut world = World::open(seed);
         for step in steps {
-            let due = world.head.next_seq() % 64 == 0;
+            let due = world.head.next_seq().is_multiple_of(64);
             prop_assert_eq!(world.state.commit_due(), due && !world.state.is_closed());
             if due {
                 let commit = Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new());

@@ -1,4 +1,5 @@
 //! The reference model: lists, maps and recursion, written from the pages on authority and events, not from the kernel.
+#![expect(clippy::needless_range_loop, reason = "the pages count dimensions, and so does the model")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,7 @@ pub(crate) const NODE: Id = [0; 32];
 
 /// What is asked, with capabilities as values.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Ask {
     Commit,
     Close { why: u8 },
