@@ -15,7 +15,7 @@ use toka_runtime::engine::Parts;
 use toka_runtime::executor::native_tools;
 use toka_runtime::random::SeededRandom;
 use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, root_grants};
-use toka_store::{Log, MemoryLog, ReadLog};
+use toka_store::{Log, MemoryLog};
 use toka_tests::session::{Keys, NEVER_US, ORIGIN, START_US};
 
 #[derive(Default)]
