@@ -86,6 +86,28 @@ impl Timeline {
     }
 }
 
+/// The end codes of agents, by number.
+const END_CODES: [&str; 18] = [
+    "NONE",
+    "CALL",
+    "NO_VALUE",
+    "NO_FINISH",
+    "MODEL_REFUSED",
+    "LOOP",
+    "TOO_MANY_MALFORMED",
+    "TOO_MANY_REFUSALS",
+    "TURN_LIMIT",
+    "CONTEXT_FULL",
+    "OBJECTIVE",
+    "DELIVERABLE",
+    "BUDGET",
+    "TASK",
+    "DEPENDENCY",
+    "SPAWN_TIMEOUT",
+    "WORKSTREAM_TIMEOUT",
+    "SCRIPT",
+];
+
 /// What an event says, in words. `name` tells what a principal is called, `tool` which tool a call was of.
 pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(CallId) -> String) -> String {
     match &event.body {
@@ -106,7 +128,10 @@ pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(
         Body::AgentStarted(started) => format!("{} started", name(started.agent)),
         Body::AgentEnded(ended) => {
             let how = ["completed", "failed", "stopped"].get(usize::from(ended.how).wrapping_sub(1)).unwrap_or(&"?");
-            format!("{} {how}", name(ended.agent))
+            match END_CODES.get(usize::from(ended.code)) {
+                None | Some(&"NONE") => format!("{} {how}", name(ended.agent)),
+                Some(code) => format!("{} {how}: {code}", name(ended.agent)),
+            }
         }
         Body::GrantIssued(issued) => format!("{} granted {}", name(issued.grant.subject), issued.grant.cap),
         Body::GrantRevoked(revoked) => format!("grant {} revoked", revoked.grant.short()),
@@ -133,9 +158,10 @@ fn refusal_words(refused: &Refused, ask: &Ask) -> String {
         Ask::Report(_) => "report an outcome".to_owned(),
     };
     let code = Code::from_number(refused.code).map_or("?", Code::name);
-    match &refused.need {
-        Some(need) => format!("{asked}: {code}, it would need {need}"),
-        None => format!("{asked}: {code}"),
+    match (&refused.need, &refused.rule) {
+        (Some(need), _) => format!("{asked}: {code}, it would need {need}"),
+        (None, Some(rule)) => format!("{asked}: {code} ({rule})"),
+        (None, None) => format!("{asked}: {code}"),
     }
 }
 

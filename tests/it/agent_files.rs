@@ -410,7 +410,7 @@ fn agents_that_spawn_each_other_are_allowed_and_warned_about() {
 
 #[test]
 fn a_grant_that_no_request_covers_is_warned_about() {
-    let steps = "- { id: k, spawn: { spec: kid, grants: [ 'fs:project/src/**#read', 'fs:project/src/**#write', 'fs:other/**#read' ] } }\n- { id: s, call: { tool: t } }";
+    let steps = "- { id: k, spawn: { spec: kid, grants: [ 'fs:project/src/**#read', 'fs:project/src/**#write', 'fs:elsewhere/**#read' ] } }\n- { id: s, call: { tool: t } }";
     let text = with_steps(steps).replace(
         "spec:\n  tools",
         "spec:\n  capabilities: [ 'fs:project/**#read,write?depth=1', 'fs:other/**#read' ]\n  tools",
@@ -418,8 +418,8 @@ fn a_grant_that_no_request_covers_is_warned_about() {
     let files = folder(&[("a.yaml", text.into_bytes()), ("kid.yaml", spawning("kid", &[]))]);
     let set = AgentSet::from_files("a.yaml", &files).unwrap();
     let shown: Vec<String> = set.warnings().iter().map(ToString::to_string).collect();
-    let column = 7 + steps.find("'fs:other").unwrap();
-    let message = "no capability that the agent requests covers `fs:other/**#read`";
+    let column = 7 + steps.find("'fs:elsewhere").unwrap();
+    let message = "no capability that the agent requests covers `fs:elsewhere/**#read`";
     assert_eq!(shown, [format!("a.yaml:10:{column}: TOKA-1071: {message}")]);
 }
 

@@ -2,7 +2,7 @@
 
 mod native;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,6 +28,13 @@ struct Work {
     arguments: Option<Vec<u8>>,
     stop: Arc<AtomicBool>,
     until: Instant,
+}
+
+/// The calls of one tool that must not overlap.
+#[derive(Debug, Default)]
+struct Lane {
+    busy: Option<CallId>,
+    waiting: VecDeque<Work>,
 }
 
 /// How a call ended, to be reported to the engine.
@@ -57,9 +64,11 @@ pub enum Notice {
 /// Threads that run native calls.
 pub struct Executors {
     work: Option<Sender<Work>>,
-    ended: Receiver<Ended>,
+    reports: Receiver<Ended>,
     threads: Vec<JoinHandle<()>>,
     running: BTreeMap<CallId, Arc<AtomicBool>>,
+    /// Tools whose calls must not overlap; each is one lane.
+    lanes: BTreeMap<String, Lane>,
     /// The last admission that was taken from the view.
     taken: u64,
 }
@@ -72,8 +81,10 @@ impl Executors {
         roots: Roots,
         notice: Arc<dyn Fn(Notice) + Send + Sync>,
     ) -> Executors {
+        let in_turn = tools.iter().filter(|tool| !tool.spec().parallel_safe);
+        let lanes = in_turn.map(|tool| (tool.spec().name.clone(), Lane::default())).collect();
         let (work, queue) = channel::<Work>();
-        let (report, ended) = channel();
+        let (report, reports) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let shared = Arc::new((tools, roots));
         let run = |_| {
@@ -90,7 +101,7 @@ impl Executors {
             })
         };
         let threads = (0..threads.max(1)).map(run).collect();
-        Executors { work: Some(work), ended, threads, running: BTreeMap::new(), taken: 0 }
+        Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, taken: 0 }
     }
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
@@ -108,11 +119,36 @@ impl Executors {
             self.running.insert(call.id(), stop.clone());
             let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
             let work = Work { arguments: arguments(&call), call, stop, until };
-            if let Some(queue) = &self.work {
-                // A closed queue means that every thread is gone; then no report comes and the call stays open.
-                let _ = queue.send(work);
+            self.hand(work);
+        }
+    }
+
+    /// Hands a call to a thread, or lets it wait for its lane.
+    fn hand(&mut self, work: Work) {
+        if let Some(lane) = self.lanes.get_mut(work.call.tool()) {
+            if lane.busy.is_some() {
+                lane.waiting.push_back(work);
+                return;
+            }
+            lane.busy = Some(work.call.id());
+        }
+        if let Some(queue) = &self.work {
+            // A closed queue means that every thread is gone; then no report comes and the call stays open.
+            let _ = queue.send(work);
+        }
+    }
+
+    /// Notes that a call has ended and lets the next of its lane go.
+    fn ended(&mut self, ended: Ended) -> Ended {
+        self.running.remove(&ended.call);
+        let lane = self.lanes.values_mut().find(|lane| lane.busy == Some(ended.call));
+        if let Some(lane) = lane {
+            lane.busy = None;
+            if let Some(next) = lane.waiting.pop_front() {
+                self.hand(next);
             }
         }
+        ended
     }
 
     /// Calls that were taken and have not been reported.
@@ -125,16 +161,14 @@ impl Executors {
         if self.running.is_empty() {
             return None;
         }
-        let ended = self.ended.recv().ok()?;
-        self.running.remove(&ended.call);
-        Some(ended)
+        let ended = self.reports.recv().ok()?;
+        Some(self.ended(ended))
     }
 
     /// A call that has ended already, if there is one.
     pub fn try_next(&mut self) -> Option<Ended> {
-        let ended = self.ended.try_recv().ok()?;
-        self.running.remove(&ended.call);
-        Some(ended)
+        let ended = self.reports.try_recv().ok()?;
+        Some(self.ended(ended))
     }
 }
 
