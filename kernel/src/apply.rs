@@ -7,7 +7,7 @@ use crate::capability::{ExactName, Scope};
 use crate::command::{Ask, Command};
 use crate::decide::{call, tool};
 use crate::entry::{Entry, Header};
-use crate::event::{Body, Event, kind};
+use crate::event::{Body, Event};
 use crate::hash::{Context, derive};
 use crate::ids::{AgentId, CallId, GrantId, PrincipalId, Seq, derived};
 use crate::keys::KeyGrant;
@@ -488,9 +488,6 @@ fn describe(event: &Event) -> String {
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
         | Body::CallAdmitted(_)
-        | Body::CallFinished(_) => {
-            let same_kind = if event.kind() == kind::REFUSED { "" } else { " with other content" };
-            format!("{}{same_kind}", event.name())
-        }
+        | Body::CallFinished(_) => format!("{} with other content", event.name()),
     }
 }

@@ -145,7 +145,7 @@ codes! {
     UnknownVersion "UNKNOWN_VERSION" Frame Fail "an entry does not begin as entries do", "keep this copy as evidence and compare it with another one";
     ReservedBits "RESERVED_BITS" Frame Fail "bits are set that must be zero", "keep this copy as evidence and compare it with another one";
     LimitExceeded "LIMIT_EXCEEDED" Frame Fail "a length or number is above what any writer writes", "keep this copy as evidence; no writer of Toka made this";
-    StoreKeyMismatch "STORE_KEY_MISMATCH" Frame Fail "the store keeps an entry under the key of another one", "somebody edited the store; compare it with a backup";
+    StoreKeyMismatch "STORE_KEY_MISMATCH" Frame Fail "the store keeps an entry or a head under a key or value that contradicts the entries", "somebody edited the store; compare it with a backup";
     BodyNonCanonical "BODY_NON_CANONICAL" Frame Fail "a body is not written as a writer writes it", "whoever held the event key made this entry with another program";
     BodyUndecodable "BODY_UNDECODABLE" Frame Fail "a body is no body of its kind", "whoever held the event key made this entry with another program";
     TornTail "TORN_TAIL" Frame NotChecked "the last entry was not written to its end", "everything before it stands; the node drops it when it next opens the store";

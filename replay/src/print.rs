@@ -89,7 +89,8 @@ fn session_line(session: &SessionReport, short: &Short) -> String {
     let status = if session.closed { "closed" } else { "open" };
     let stands = match session.trusted_prefix_seq {
         Some(seq) if session.head.is_some_and(|(head, _)| head == seq) => "all of it stands".to_owned(),
-        Some(seq) => format!("up to seq {seq} it stands"),
+        Some(0) => "seq 0 stands".to_owned(),
+        Some(seq) => format!("seqs 0 to {seq} stand"),
         None => "nothing of it is vouched for".to_owned(),
     };
     let entries = count(session.entries, "entry", "entries");
@@ -147,13 +148,20 @@ fn print_finding(finding: &Finding, short: &Short, out: &mut dyn Write) -> io::R
 fn worded(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => escaped(text),
+        Value::String(text) => short_hex(&escaped(text)),
         Value::Object(fields) => match (fields.get("kind"), fields.len()) {
             (Some(Value::String(kind)), 2) => escaped(kind),
             _ => escaped(&value.to_string()),
         },
         Value::Bool(_) | Value::Number(_) | Value::Array(_) => escaped(&value.to_string()),
     }
+}
+
+/// Hashes cut to 16 digits, enough to see that they differ. The JSON report has them whole.
+fn short_hex(text: &str) -> String {
+    let is_hash = |word: &str| word.len() >= 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let short = |word: &str| if is_hash(word) { format!("{}…", &word[..16]) } else { word.to_owned() };
+    text.split(' ').map(short).collect::<Vec<_>>().join(" ")
 }
 
 /// Session ids, cut to the shortest length at which they differ.

@@ -79,7 +79,7 @@ pub enum CommitError {
     #[error(transparent)]
     Random(#[from] NoRandom),
     /// The genesis is not allowed.
-    #[error("the session cannot be opened: {0:?}")]
+    #[error("the session cannot be opened: its {} {}", .0.rule.as_deref().unwrap_or("genesis"), genesis_words(.0))]
     Genesis(Box<Denial>),
     /// The store refused the tail: nothing of it happened.
     #[error("nothing of the last step happened: {0}")]
@@ -123,6 +123,12 @@ pub enum LoadError {
     /// An entry breaks the rules.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+    /// The store names another head than its entries lead to.
+    #[error("the entries end at {seq}, and the store names another head: entries were taken away or changed")]
+    Head {
+        /// Where the entries end.
+        seq: Seq,
+    },
     /// The clock cannot be trusted.
     #[error(transparent)]
     Clock(#[from] ClockFault),
@@ -189,6 +195,9 @@ impl Engine {
         if head == Head::none() {
             return Err(LoadError::Unknown(session));
         }
+        if log.head(session)? != Some(head) {
+            return Err(LoadError::Head { seq: head.seq });
+        }
         engine.clock.resume_us(head.time_us)?;
         engine.durable = head;
         Ok(engine)
@@ -233,15 +242,19 @@ impl Engine {
             self.commit(PrincipalId::NODE, Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new()), &[])?;
         }
         let kept = self.tail_blobs.len();
-        for bytes in blobs {
-            let blob = self.keep(bytes)?;
-            command.blobs.push(blob);
-        }
-        let committed = self.decide_and_seal(by, &command);
+        let committed = self.keep_all(blobs, &mut command).and_then(|()| self.decide_and_seal(by, &command));
         if committed.is_err() {
             self.tail_blobs.truncate(kept);
         }
         committed
+    }
+
+    fn keep_all(&mut self, blobs: &[Vec<u8>], command: &mut Command) -> Result<(), CommitError> {
+        for bytes in blobs {
+            let blob = self.keep(bytes)?;
+            command.blobs.push(blob);
+        }
+        Ok(())
     }
 
     fn decide_and_seal(&mut self, by: PrincipalId, command: &Command) -> Result<Committed, CommitError> {
@@ -331,7 +344,7 @@ impl Engine {
         if let Some(blob) = self.tail_blobs.iter().find(|blob| blob.commitment == commitment) {
             return Ok(Some(blob.bytes.clone()));
         }
-        Ok(self.log.blob(self.session(), commitment)?.map(|blob| blob.bytes))
+        open_blob(self.log.as_ref(), self.session(), commitment)
     }
 
     /// The reference to content: what the session has already, or a new blob on the tail.
@@ -343,7 +356,10 @@ impl Engine {
                 Some(commitment) => Some(commitment),
                 None => self.log.find_content(self.session(), bytes)?,
             };
-            if let Some(commitment) = known {
+            // What the store says it has is looked at before an entry cites it.
+            if let Some(commitment) = known
+                && (pending.is_some() || self.blob(commitment)?.as_deref() == Some(bytes))
+            {
                 return Ok(BlobRef { grains, commitment });
             }
         }
@@ -415,6 +431,29 @@ impl std::fmt::Debug for Sealed {
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// The bytes of a blob, if they are those that entries commit to.
+///
+/// # Errors
+/// When the store cannot be read, or holds other bytes or another salt than were committed to.
+pub fn open_blob(log: &dyn Log, session: SessionId, commitment: Commitment) -> Result<Option<Vec<u8>>, ReadError> {
+    let Some(blob) = log.blob(session, commitment)? else { return Ok(None) };
+    if toka_kernel::entry::commitment(&blob.salt, &blob.bytes) != commitment {
+        return Err(ReadError {
+            what: "its bytes are not those that the log commits to".to_owned(),
+            place: format!("session {}, blob {}", session.short(), commitment.short()),
+        });
+    }
+    Ok(Some(blob.bytes))
+}
+
+/// What is wrong with a genesis, for people.
+fn genesis_words(denial: &Denial) -> String {
+    match denial.item {
+        Some(item) => format!("(number {}) cannot be granted: expired, never valid or too long", item + 1),
+        None => "are out of bounds, or together larger than 16 KiB".to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ use toka_projections::Views;
 use toka_tools::{NativeTool, prepare};
 
 use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
-use crate::engine::{CommitError, Engine, LoadError, Parts};
+use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
 use crate::executor::{Ended, Executors, Notice, Roots};
 use crate::transcripts::{FoldError, Transcripts};
 
@@ -242,7 +242,7 @@ impl Session {
         let mut fault = None;
         let log = parts.log.clone();
         let engine = Engine::load(parts, session, root, &mut |entry| {
-            let read = |commitment| Ok(log.blob(session, commitment)?.map(|blob| blob.bytes));
+            let read = |commitment| open_blob(log.as_ref(), session, commitment);
             if let Err(error) = transcripts.fold(entry, &read) {
                 fault.get_or_insert(error);
             }
@@ -296,8 +296,9 @@ impl Session {
             }
             let now = self.engine.now_us().map_err(CommitError::from)?;
             let engine = &self.engine;
-            self.executors
-                .take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment).ok().flatten());
+            let taken =
+                self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
+            taken.map_err(CommitError::from)?;
             let Some(ended) = self.executors.next() else {
                 return Err(RunError::Stuck(self.waiting()));
             };

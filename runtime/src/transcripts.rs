@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use toka_kernel::ids::{AgentId, CallId, CommandId, Commitment, PrincipalId, derived};
-use toka_kernel::{Body, Code, Entry};
+use toka_kernel::{Ask, Body, Code, Entry};
 use toka_projections::outcome_word;
 
 use crate::agents::{AgentSpec, Driver, Ended, Record, Transcript};
@@ -25,7 +25,8 @@ pub(crate) struct Lane {
     pub(crate) driver: Driver,
     pub(crate) transcript: Transcript,
     pub(crate) running: bool,
-    /// Calls that were admitted for it.
+    parent: PrincipalId,
+    /// Calls that it asked for, the refused ones included.
     pub(crate) calls: u64,
 }
 
@@ -63,11 +64,15 @@ impl Transcripts {
                 let text = text.map(|text| blob(text.commitment)).transpose()?.flatten();
                 let text = text.ok_or_else(|| wrong("its blob is not there".to_owned()))?;
                 let spec = AgentSpec::decode(&text).map_err(|error| wrong(error.to_string()))?;
+                if spec.digest() != spawned.spec_digest {
+                    return Err(wrong("it has another digest than the entry".to_owned()));
+                }
                 let lane = Lane {
                     driver: Driver::new(&spec),
                     spec,
                     transcript: Transcript::new(agent),
                     running: false,
+                    parent: by,
                     calls: 0,
                 };
                 self.agents.insert(agent, lane);
@@ -86,10 +91,11 @@ impl Transcripts {
                 if let Some(lane) = self.agents.get_mut(&ended.agent) {
                     lane.running = false;
                 }
-                for (agent, lane) in &mut self.agents {
+                let parent = self.agents.get(&ended.agent).map(|lane| lane.parent);
+                if let Some((parent, lane)) = parent.and_then(|id| Some((id, self.agents.get_mut(&id)?))) {
                     lane.transcript.ended.insert(ended.agent, how);
                     if lane.running {
-                        self.waking.insert(*agent);
+                        self.waking.insert(parent);
                     }
                 }
             }
@@ -112,7 +118,10 @@ impl Transcripts {
                 };
                 self.record(agent, command, record);
             }
-            Body::Refused(refused, _) => {
+            Body::Refused(refused, ask) => {
+                if let (Ask::Call(_), Some(lane)) = (&**ask, self.agents.get_mut(&by)) {
+                    lane.calls += 1;
+                }
                 let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
                 self.record(by, command, Record::Refused { code, need: refused.need.clone() });
             }

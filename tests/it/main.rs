@@ -1,10 +1,14 @@
 //! The integration tests of Toka: one binary, a module per concern.
+#![forbid(unsafe_code)]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at one kind and lets the others be")]
 
 mod agent_files;
 mod authority_laws;
 mod bounds;
 mod bundles;
+mod cli;
+mod demo;
+mod docs;
 mod driver_laws;
 mod facts_laws;
 mod format;
@@ -20,4 +24,5 @@ mod refusals;
 mod runs;
 mod script_source;
 mod stores;
+mod tidy;
 mod verify;

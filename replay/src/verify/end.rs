@@ -24,6 +24,7 @@ impl Walk<'_> {
         if self.fast && self.tally.entries > 0 {
             self.check_last_signature();
         }
+        self.check_stored_head();
         let closed = self.lost.is_none()
             && self.tally.last.as_ref().is_some_and(|last| last.header().kind == kind::SESSION_CLOSED);
         if !closed && !self.accepted.is_empty() {
@@ -44,6 +45,26 @@ impl Walk<'_> {
             facts_unchecked: self.tally.facts_unchecked,
         };
         (report, Checked { entries: self.tally.entries, signatures: self.tally.signatures })
+    }
+
+    /// A store also keeps the head of each session. It is no anchor, since who edits entries can edit it; but where it
+    /// contradicts the entries, somebody edited one of the two.
+    fn check_stored_head(&mut self) {
+        if self.input.as_bundle().is_some() || self.tally.first_bad.is_some() || self.accepted.is_empty() {
+            return;
+        }
+        let log = self.input.log();
+        let Ok(stored) = log.head(self.session) else { return };
+        // A session may have grown since its entries were read.
+        let grown = stored.is_some_and(|stored| stored.seq > self.head.seq)
+            && log.read(self.session, self.head.next_seq()).next().is_some();
+        if grown || stored == Some(self.head) {
+            return;
+        }
+        let say = |head: toka_kernel::Head| format!("{} at seq {}", head.hash, head.seq);
+        let stored = stored.map_or_else(|| "no head".to_owned(), say);
+        let fault = Fault::new(Code::StoreKeyMismatch).at("head", 0).expected(say(self.head), stored);
+        self.note(self.head.seq, 0, fault, None);
     }
 
     /// The one signature that stands for all, since each entry hashes the one before.

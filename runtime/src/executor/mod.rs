@@ -14,6 +14,7 @@ use toka_kernel::body::v1::{Amounts, Outcome};
 use toka_kernel::ids::CallId;
 use toka_kernel::{AdmittedCall, Dim};
 use toka_projections::Views;
+use toka_store::ReadError;
 use toka_tools::NativeTool;
 
 pub use native::native_tools;
@@ -106,7 +107,15 @@ impl Executors {
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
     /// reads the bytes of a call's arguments; `now_us` is the time by which deadlines are measured.
-    pub fn take(&mut self, views: &Views, now_us: u64, arguments: &mut dyn FnMut(&AdmittedCall) -> Option<Vec<u8>>) {
+    ///
+    /// # Errors
+    /// When arguments cannot be read: then nothing is recorded about their call, and it stays open.
+    pub fn take(
+        &mut self,
+        views: &Views,
+        now_us: u64,
+        arguments: &mut dyn FnMut(&AdmittedCall) -> Result<Option<Vec<u8>>, ReadError>,
+    ) -> Result<(), ReadError> {
         for (call, stop) in &self.running {
             if views.calls.is_cancelled(*call) {
                 stop.store(true, Ordering::Relaxed);
@@ -118,9 +127,10 @@ impl Executors {
             let stop = Arc::new(AtomicBool::new(views.calls.is_cancelled(call.id())));
             self.running.insert(call.id(), stop.clone());
             let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
-            let work = Work { arguments: arguments(&call), call, stop, until };
+            let work = Work { arguments: arguments(&call)?, call, stop, until };
             self.hand(work);
         }
+        Ok(())
     }
 
     /// Hands a call to a thread, or lets it wait for its lane.

@@ -46,6 +46,11 @@ fn each(count: usize, test: impl Fn(usize) + Sync) {
     });
 }
 
+/// A changed byte is a failure, but for those of a genesis that say which version to read it by.
+fn exit_of(k: usize, at: usize) -> u8 {
+    if k == 0 && at < 4 { 8 } else { 3 }
+}
+
 /// Which bit of a byte is changed: not always the same.
 fn bit(at: usize) -> u8 {
     1 << (at * 7 % 8)
@@ -76,7 +81,7 @@ fn every_byte_of_an_entry_is_vouched_for_at_its_place() {
         log.entries[k][at] ^= bit(at);
         let report = log.verify();
         check(&report, &format!("entry {k} byte {at}"), Some(k as u64));
-        assert_eq!(report.exit(), 3, "entry {k} byte {at}: {}", told(&report));
+        assert_eq!(report.exit(), exit_of(k, at), "entry {k} byte {at}: {}", told(&report));
     });
 }
 
@@ -147,7 +152,7 @@ fn an_entry_rewritten_in_the_store_is_found_byte_by_byte() {
                         rewrite(&raw, k, &changed);
                         let report = verify_store(&path);
                         check(&report, &format!("row {k} byte {at}"), Some(k as u64));
-                        assert_eq!(report.exit(), 3, "row {k} byte {at}: {}", told(&report));
+                        assert_eq!(report.exit(), exit_of(k, at), "row {k} byte {at}: {}", told(&report));
                     }
                     rewrite(&raw, k, entry);
                 }

@@ -153,7 +153,8 @@ fn a_fast_check_samples_signatures_and_says_so() {
     assert_eq!(fast(&log).exit(), 3);
     // Every other change breaks a hash, a link or a rule.
     for k in 0..19 {
-        for at in (0..session.entries[k].bytes().len()).step_by(11) {
+        // The magic bytes of a genesis say which version to read it by.
+        for at in (if k == 0 { 4 } else { 0 }..session.entries[k].bytes().len()).step_by(11) {
             let mut log = Log::of(&session);
             log.entries[k][at] ^= 1;
             assert_eq!(fast(&log).exit(), 3, "entry {k} byte {at}");

@@ -35,7 +35,14 @@ fn verified(bytes: &[u8], args: &[&str]) -> (u8, String) {
 fn a_whole_log_is_said_to_be_whole() {
     let (exit, out) = verified(&Log::of(&honest()).bundle(), &[]);
     assert_eq!(exit, 0);
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r#"
+    OK: s.tkb: 1 session, 20 entries as written
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session 6c87b39cbeb6  20 entries  closed  all of it stands
+      frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 13 present, 0 omitted
+    "#);
 }
 
 #[test]
@@ -44,14 +51,36 @@ fn a_tampered_log_is_shown_with_its_cause_and_what_follows_from_it() {
     log.entries[7][140] ^= 1;
     let (exit, out) = verified(&log.bundle(), &[]);
     assert_eq!(exit, 3);
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r#"
+    FAIL: s.tkb was tampered with or breaks the rules: SIG_INVALID at seq 7 (exit 3)
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session 6c87b39cbeb6  20 entries  closed  seqs 0 to 6 stand
+      frame OK · chain FAIL · signatures FAIL · keys OK · commands OK · legality NOT_CHECKED · state NOT_CHECKED · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 13 present, 0 omitted
+
+    #1 SIG_INVALID  session 6c87b39cbeb6 seq 7 byte 5758 signature: expected a signature by 9881b669d131efae…, actual 3bc6735e70a46b4b…
+        → the signature does not fit the entry: the entry was changed or not signed by this key; compare with another copy
+      #2 STOPPED_AT  session 6c87b39cbeb6 seq 7  (follows from #1)
+      #3 LINK_MISMATCH  session 6c87b39cbeb6 seq 8 byte 6189 prev: expected 7ead863fb4c8e5b9…, actual 0c6fc84be27001c9…  (follows from #1)
+    "#);
 }
 
 #[test]
 fn an_open_log_says_so_in_its_first_line() {
     let (exit, out) = verified(&Log::of(&open()).bundle(), &[]);
     assert_eq!(exit, 4);
-    insta::assert_snapshot!(out, @"");
+    insta::assert_snapshot!(out, @r#"
+    INCOMPLETE: s.tkb: truncation after seq 16 not excluded (exit 4)
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session 6c87b39cbeb6  17 entries  open  all of it stands
+      frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail NOT_CHECKED · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 13 present, 0 omitted
+
+    #1 TRUNCATION_NOT_EXCLUDED  session 6c87b39cbeb6 seq 16: expected the end of the session, or an anchor that names this entry, actual 60554891d0a2be63…
+        → the session is open, so its end may have been cut off: compare the head with one you know from elsewhere
+    "#);
     let (exit, out) = verified(&Log::of(&open()).bundle(), &["--require", "frame,chain,signatures,keys"]);
     assert_eq!(exit, 0);
     assert!(
@@ -68,7 +97,23 @@ fn a_report_can_be_said_as_json() {
     assert_eq!(exit, 3);
     let json: serde_json::Value = serde_json::from_str(&out).expect("JSON");
     let pretty = serde_json::to_string_pretty(&json["findings"][0]).expect("JSON");
-    insta::assert_snapshot!(pretty, @"");
+    insta::assert_snapshot!(pretty, @r#"
+    {
+      "actual": "efbe8c0a92f03059841f00c7a9d5fdb3faa93c49e1c44584a858d5e3593b4a90",
+      "axis": "chain",
+      "byte_offset": 5822,
+      "caused_by": null,
+      "class": "FAIL",
+      "code": "BODY_HASH_MISMATCH",
+      "detail": {},
+      "expected": "43aa470b0a7c05282df388d2ca35cc744df8287554cbfbb7aec35e600dd12a92",
+      "field": "body_hash",
+      "id": 1,
+      "seq": 7,
+      "session": "6c87b39cbeb6eda994ec84e43d482063e8ca4340542d7f0eb3df1465600f5cd0",
+      "trusted_prefix_seq": 6
+    }
+    "#);
     // Keys stand in the order of the format, each of them there.
     let keys = [
         "format",
@@ -151,8 +196,21 @@ fn shown(args: &[&str]) -> String {
 
 #[test]
 fn show_tells_what_happened_line_by_line() {
-    insta::assert_snapshot!(shown(&["--seq", "1..8"]), @"");
-    insta::assert_snapshot!(shown(&["--seq", "17.."]), @"");
+    insta::assert_snapshot!(shown(&["--seq", "1..8"]), @r#"
+         1  2026-01-01T00:00:00.001000Z  ToolBound       tools bound: reader by node
+         2  2026-01-01T00:00:00.002000Z  AgentSpawned    auditor spawned with fs:project/docs/**#read?exp=1800000000000000, tool:reader?calls=50&exp=1800000000000000 by opener
+         3  2026-01-01T00:00:00.003000Z  AgentStarted    auditor started by opener
+         4  2026-01-01T00:00:00.004000Z  CallAdmitted    reader project:docs/a.md by auditor
+         5  2026-01-01T00:00:00.005000Z  CallFinished    reader succeeded by executor
+         6  2026-01-01T00:00:00.006000Z  Refused         reader project:secret.txt: OUT_OF_SCOPE, it would need fs:project/secret.txt#read by auditor
+         7  2026-01-01T00:00:00.007000Z  CallAdmitted    reader project:docs/b.md by auditor
+         8  2026-01-01T00:00:00.008000Z  CallFinished    reader succeeded by executor
+    "#);
+    insta::assert_snapshot!(shown(&["--seq", "17.."]), @r#"
+        17  2026-01-01T00:00:00.017000Z  AgentEnded      auditor completed by auditor
+        18  2026-01-01T00:00:00.018000Z  StateCommitted  state 43ec710049c8a404 after 17 by node
+        19  2026-01-01T00:00:00.019000Z  SessionClosed   session closed: done by opener
+    "#);
 }
 
 #[test]
@@ -170,7 +228,10 @@ fn show_can_be_narrowed() {
 
 #[test]
 fn show_prints_blobs_and_bytes_when_asked() {
-    insta::assert_snapshot!(shown(&["--seq", "4", "--blobs"]), @"");
+    insta::assert_snapshot!(shown(&["--seq", "4", "--blobs"]), @r#"
+         4  2026-01-01T00:00:00.004000Z  CallAdmitted    reader project:docs/a.md by auditor
+            blob 0 f338186f6d46495f: {"path":"project:docs/a.md"}
+    "#);
     let raw = shown(&["--seq", "18", "--raw"]);
     let session = honest();
     let header = session.entries[18].bytes()[..200].iter().map(|byte| format!("{byte:02x}")).collect::<String>();

@@ -4,6 +4,7 @@
 //! `counted-run HOME PROJECT COUNTED AGENT.yaml` begins a session, `counted-run HOME PROJECT COUNTED --resume SESSION`
 //! goes on with one. On stdout: `entry SEQ HASH` for each entry as soon as it is durable, `finished CALL` with the
 //! entry that ends a call, `done` at the end.
+#![forbid(unsafe_code)]
 
 use std::fs::OpenOptions;
 use std::io::Write;

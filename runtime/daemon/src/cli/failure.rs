@@ -1,6 +1,6 @@
 //! Why a command did not do what it was asked, and its exit code.
 
-use std::io::Write;
+use super::print::talk;
 
 /// Exit codes. When several hold, the caller picks by the order 3, 8, 9, 5, 6, 7, 4, 1.
 pub(crate) mod exit {
@@ -35,11 +35,9 @@ impl Failure {
 
     /// Tells it on stderr and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
-        let mut err = std::io::stderr().lock();
-        // Nothing can be said about a stderr that is closed.
-        let _ = writeln!(err, "error: {}", crate::cli::print::escaped(&self.what));
+        talk(&format!("error: {}", self.what));
         if let Some(hint) = &self.hint {
-            let _ = writeln!(err, "hint: {}", crate::cli::print::escaped(hint));
+            talk(&format!("hint: {hint}"));
         }
         self.exit
     }

@@ -11,7 +11,7 @@ use toka_runtime::home::{Home, HomeError, InitOptions, Profile, read_passphrase}
 use toka_runtime::random::OsRandom;
 
 use super::failure::{Failure, exit};
-use super::print::instant;
+use super::print::{instant, talk};
 
 #[derive(Debug, Args)]
 pub(crate) struct Init {
@@ -24,7 +24,7 @@ pub(crate) struct Init {
     /// The operator's name, as it stands in key files
     #[arg(long, value_name = "NAME")]
     operator: Option<String>,
-    /// A file whose first line is the operator's passphrase
+    /// A file that holds the operator's passphrase, as its only line
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     /// A root public key that is kept elsewhere
@@ -64,7 +64,7 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
     }
     let report = Home::init(&options, &mut OsRandom)?;
     for warning in &report.warnings {
-        eprintln!("note: {warning}");
+        talk(&format!("note: {warning}"));
     }
     let mut out = std::io::stdout().lock();
     if init.json {
@@ -96,7 +96,7 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
         )?;
     }
     if std::io::stderr().is_terminal() {
-        eprintln!("next: toka run AGENT.yaml --root project=DIR");
+        talk("next: toka run AGENT.yaml --root project=DIR");
     }
     Ok(exit::OK)
 }

@@ -54,7 +54,7 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 29] = [
+const LATER: [&str; 31] = [
     "daemon",
     "agents",
     "tasks",
@@ -83,6 +83,8 @@ const LATER: [&str; 29] = [
     "config",
     "doctor",
     "explain",
+    "completions",
+    "man",
     "menu",
 ];
 
@@ -110,8 +112,10 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
 /// `toka replay …`: the verbs of `toka-replay`, on the node's own store where no input is named.
 fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> u8 {
     let verb = args.first().and_then(|verb| verb.to_str()).unwrap_or_default();
-    let named = args.iter().skip(1).any(|arg| !arg.to_string_lossy().starts_with('-'));
-    if matches!(verb, "verify" | "show") && !named && !args.iter().any(|arg| arg == "--help" || arg == "-h") {
+    if matches!(verb, "verify" | "show")
+        && !names_input(&args[1..])
+        && !args.iter().any(|arg| arg == "--help" || arg == "-h")
+    {
         let store = init::home_dir(home).join("toka.sqlite");
         args.insert(1, store.into_os_string());
     }
@@ -120,9 +124,35 @@ fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> u8 {
     toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal())
 }
 
+/// Options of `toka-replay` with a word after them that is no input.
+const TAKES_A_WORD: [&str; 12] = [
+    "--root",
+    "--session",
+    "--require",
+    "--jobs",
+    "--kind",
+    "--seq",
+    "--agent",
+    "--tool",
+    "--head",
+    "--prior",
+    "--revoked",
+    "--max-age",
+];
+
+/// Whether a store or a bundle is named among the words after a verb of `toka-replay`.
+fn names_input(words: &[OsString]) -> bool {
+    let mut after = false;
+    words.iter().map(|word| word.to_string_lossy()).any(|word| {
+        let belongs = std::mem::replace(&mut after, TAKES_A_WORD.contains(&&*word));
+        !belongs && !word.starts_with('-')
+    })
+}
+
 fn unknown(words: &[OsString]) -> Failure {
     let verb = words.first().map(|verb| verb.to_string_lossy().into_owned()).unwrap_or_default();
-    if LATER.contains(&verb.as_str()) {
+    // A noun may be said in the singular.
+    if LATER.iter().any(|later| *later == verb || later.strip_suffix('s') == Some(&verb)) {
         return Failure::new(exit::USAGE, format!("`toka {verb}` is not built in this version"))
             .hint("`toka --help` lists what is");
     }

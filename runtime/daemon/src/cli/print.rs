@@ -1,6 +1,13 @@
 //! Words for people: tables, times, and text from outside made safe for a terminal.
 
+use std::io::Write;
+
 use toka_kernel::ids::TimeUs;
+
+/// Says `text` on stderr. Whoever closed it misses the talk; what is being done goes on.
+pub(crate) fn talk(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", escaped(text));
+}
 
 /// `text` with control and direction characters written out, so that it cannot move a terminal or mislead a reader.
 pub(crate) fn escaped(text: &str) -> String {

@@ -9,11 +9,11 @@ use clap::Args;
 use serde_json::json;
 use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::ids::{CallId, SessionId, derived};
-use toka_kernel::{Body, Entry, Header};
+use toka_kernel::{Body, Entry};
 use toka_projections::Views;
 use toka_runtime::agents::{AgentSet, EndCode, FileCode, FileError};
 use toka_runtime::clock::{ClockFault, GuardedClock, SystemClock};
-use toka_runtime::engine::{CommitError, Parts};
+use toka_runtime::engine::{CommitError, LoadError, Parts};
 use toka_runtime::executor::{Roots, native_tools};
 use toka_runtime::home::Home;
 use toka_runtime::random::OsRandom;
@@ -22,7 +22,7 @@ use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
-use super::print::escaped;
+use super::print::talk;
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -72,11 +72,11 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
     let file = run.file.as_deref().unwrap_or(Path::new(""));
     let set = AgentSet::load(file).map_err(|errors| refuse_file(&errors))?;
     for warning in set.warnings() {
-        eprintln!("{}\n  hint: {}", escaped(&warning.to_string()), escaped(&warning.hint));
+        talk(&format!("{warning}\n  hint: {}", warning.hint));
     }
     let spec = set.top();
     for pattern in spec.agent().tools.iter().filter(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
-        return Err(sandbox_missing(&format!("tool `{pattern}` is a script")));
+        return Err(script_tool(pattern));
     }
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
@@ -99,7 +99,18 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
     let session = super::find(log.as_ref(), prefix)?;
     let key = home.event_key_of(epoch(log.as_ref(), session)?, now_us)?;
     let mut dirs = home.roots_of(session)?.unwrap_or_default();
+    let named = named_roots(log.as_ref(), session)?;
     dirs.extend(run.roots.iter().cloned());
+    for (name, dir) in &mut dirs {
+        *dir = directory(home, name, dir)?;
+    }
+    if let Some(missing) = named.iter().find(|name| !dirs.contains_key(*name)) {
+        return Err(Failure::new(
+            exit::USAGE,
+            format!("the session names the root `{missing}`, and nothing says where it is"),
+        )
+        .hint(format!("--root {missing}=DIR says which directory that is")));
+    }
     let means = means(run, open_roots(&dirs)?);
     let parts = Parts { log, key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
@@ -108,10 +119,22 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
 
 /// The epoch of the event key that a session was opened with.
 fn epoch(log: &dyn Log, session: SessionId) -> Result<u32, Failure> {
+    Ok(genesis(log, session)?.header().key_epoch)
+}
+
+/// The roots that the root grants of a session name.
+fn named_roots(log: &dyn Log, session: SessionId) -> Result<BTreeSet<String>, Failure> {
+    let genesis = genesis(log, session)?;
+    let Ok(Body::SessionOpened(opened)) = genesis.event().map(|event| &event.body) else {
+        return Ok(BTreeSet::new());
+    };
+    Ok(opened.grants.iter().filter_map(|grant| root_name(&grant.cap)).map(str::to_owned).collect())
+}
+
+fn genesis(log: &dyn Log, session: SessionId) -> Result<Entry, Failure> {
     let unreadable = |what: String| Failure::new(exit::UNREADABLE, format!("session {}: {what}", session.short()));
     let genesis = log.read(session, 0).next().ok_or_else(|| unreadable("no entry".to_owned()))??;
-    let header = Header::read(&genesis.bytes).map_err(|fault| unreadable(fault.to_string()))?;
-    Ok(header.key_epoch)
+    Entry::read(&genesis.bytes).map_err(|fault| unreadable(fault.to_string()))
 }
 
 fn drive(session: Session) -> Result<Finish, Failure> {
@@ -122,33 +145,35 @@ fn drive(session: Session) -> Result<Finish, Failure> {
 fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
     let session = finish.session;
     let mut out = std::io::stdout().lock();
-    if run.json {
+    let told = if run.json {
         let why = finish.why.as_ref().map(|why| json!({ "step": why.path, "detail": why.detail }));
         let document = json!({
             "schema": "toka/run/1", "session": session.to_string(), "completed": finish.completed,
             "code": finish.code.name(), "why": why,
         });
-        writeln!(out, "{document}")?;
+        writeln!(out, "{document}")
     } else {
-        writeln!(out, "{}", session.short())?;
-    }
+        writeln!(out, "{}", session.short())
+    };
+    // That the agent failed is said whether or not anybody reads on.
     if finish.completed {
+        told?;
         return Ok(exit::OK);
     }
     let what = match &finish.why {
         Some(why) => format!("the agent failed ({}) at step {}: {}", finish.code.name(), why.path, why.detail),
         None => format!("the agent failed ({})", finish.code.name()),
     };
-    let code = if finish.code == EndCode::Budget { exit::LIMIT } else { exit::FAILURE };
+    let code = if matches!(finish.code, EndCode::Budget | EndCode::TurnLimit) { exit::LIMIT } else { exit::FAILURE };
     Err(Failure::new(code, what).hint(format!("toka sessions show {} tells what happened", session.short())))
 }
 
 /// Prints what the file asks for and asks whether to grant it.
 fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> {
     if !run.quiet && !run.json {
-        eprintln!("{name} asks for:");
+        talk(&format!("{name} asks for:"));
         for grant in grants {
-            eprintln!("  {}", escaped(&grant.to_string()));
+            talk(&format!("  {grant}"));
         }
     }
     if run.grant_requested {
@@ -158,7 +183,7 @@ fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> 
     if !std::io::stdin().is_terminal() {
         return Err(denied("nobody can be asked whether to grant this"));
     }
-    eprint!("grant this for 24 hours at most? [y/N] ");
+    write!(std::io::stderr(), "grant this for 24 hours at most? [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(denied("not granted")) }
@@ -168,19 +193,7 @@ fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> 
 fn directories(run: &Run, home: &Home, grants: &[Capability]) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let mut dirs: BTreeMap<String, PathBuf> = BTreeMap::new();
     for (name, dir) in &run.roots {
-        let found = std::fs::canonicalize(dir)
-            .map_err(|error| Failure::new(exit::USAGE, format!("--root {name}: {}: {error}", dir.display())))?;
-        if !found.is_dir() {
-            return Err(Failure::new(exit::USAGE, format!("--root {name}: {} is no directory", dir.display())));
-        }
-        let node = std::fs::canonicalize(home.dir())?;
-        if found.starts_with(&node) || node.starts_with(&found) {
-            let what = format!("--root {name}: {} overlaps the node's own folder {}", found.display(), node.display());
-            return Err(
-                Failure::new(exit::USAGE, what).hint("an agent must not reach keys or store; name another folder")
-            );
-        }
-        if dirs.insert(name.clone(), found).is_some() {
+        if dirs.insert(name.clone(), directory(home, name, dir)?).is_some() {
             return Err(Failure::new(exit::USAGE, format!("--root {name} is given twice")));
         }
     }
@@ -190,9 +203,26 @@ fn directories(run: &Run, home: &Home, grants: &[Capability]) -> Result<BTreeMap
             .hint(format!("--root {missing}=DIR says which directory that is")));
     }
     for unused in dirs.keys().filter(|name| !named.contains(name.as_str())) {
-        eprintln!("note: --root {unused} is named by no capability of the file");
+        talk(&format!("note: --root {unused} is named by no capability of the file"));
     }
     Ok(dirs)
+}
+
+/// The directory itself, which has nothing of the node in it and does not lie in the node's folder.
+fn directory(home: &Home, name: &str, dir: &Path) -> Result<PathBuf, Failure> {
+    let found = std::fs::canonicalize(dir).map_err(|error| {
+        Failure::new(exit::USAGE, format!("--root {name}: {}: {error}", dir.display()))
+            .hint(format!("--root {name}=DIR says which directory that is"))
+    })?;
+    if !found.is_dir() {
+        return Err(Failure::new(exit::USAGE, format!("--root {name}: {} is no directory", dir.display())));
+    }
+    let node = std::fs::canonicalize(home.dir())?;
+    if found.starts_with(&node) || node.starts_with(&found) {
+        let what = format!("--root {name}: {} overlaps the node's own folder {}", found.display(), node.display());
+        return Err(Failure::new(exit::USAGE, what).hint("an agent must not reach keys or store; name another folder"));
+    }
+    Ok(found)
 }
 
 fn root_name(grant: &Capability) -> Option<&str> {
@@ -257,13 +287,7 @@ impl Watch for Printer {
             });
             line(&document.to_string());
         } else if !self.quiet {
-            eprintln!(
-                "{:>5}  {:<14}  {:<12}  {}",
-                moment.seq,
-                moment.kind,
-                escaped(&moment.who),
-                escaped(&moment.what)
-            );
+            talk(&format!("{:>5}  {:<14}  {:<12}  {}", moment.seq, moment.kind, moment.who, moment.what));
         }
     }
 
@@ -300,7 +324,7 @@ fn line(text: &str) {
 
 fn refuse_file(errors: &[FileError]) -> Failure {
     for error in errors {
-        eprintln!("{}\n  hint: {}", escaped(&error.to_string()), escaped(&error.hint));
+        talk(&format!("{error}\n  hint: {}", error.hint));
     }
     let what = format!(
         "{} error{} in the agent file; nothing was run",
@@ -316,6 +340,10 @@ fn refuse_file(errors: &[FileError]) -> Failure {
     Failure::new(exit::FAILURE, what)
 }
 
+fn script_tool(name: &str) -> Failure {
+    sandbox_missing(&format!("tool `{name}` is a script"))
+}
+
 fn sandbox_missing(what: &str) -> Failure {
     Failure::new(
         exit::SANDBOX,
@@ -325,10 +353,14 @@ fn sandbox_missing(what: &str) -> Failure {
 }
 
 fn failed(error: RunError) -> Failure {
+    if let RunError::Load(LoadError::Clock(fault)) | RunError::Commit(CommitError::Clock(fault)) = &error {
+        return Failure::new(fault.exit_code(), fault.to_string()).hint(fault.hint());
+    }
     let code = match &error {
         RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
         RunError::Refused { code, .. } if (600..700).contains(&code.number()) => exit::LIMIT,
         RunError::Refused { .. } => exit::DENIED,
+        RunError::NoTool { pattern, .. } if SCRIPT_TOOLS.contains(&pattern.as_str()) => return script_tool(pattern),
         RunError::Commit(_)
         | RunError::Capability { .. }
         | RunError::NoTool { .. }
@@ -343,6 +375,9 @@ fn named_root(text: &str) -> Result<(String, PathBuf), String> {
     let (name, dir) = text.split_once('=').ok_or("write NAME=DIR")?;
     if !toka_kernel::capability::is_name_seg(name) {
         return Err(format!("`{name}` is no root name: lower-case letters, digits, `-` and `_`, at most 32"));
+    }
+    if dir.is_empty() {
+        return Err("write NAME=DIR; DIR is missing".to_owned());
     }
     Ok((name.to_owned(), PathBuf::from(dir)))
 }

@@ -1,7 +1,8 @@
 //! `toka sessions`: what the store holds.
 
-use std::fs::OpenOptions;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -9,10 +10,10 @@ use serde_json::{Value, json};
 use toka_kernel::ids::{PrincipalId, SessionId};
 use toka_kernel::{Body, Entry, State};
 use toka_projections::{AgentRow, Views};
-use toka_store::{ReadLog, SqliteReader};
+use toka_store::{MemoryLog, ReadLog, SqliteReader};
 
 use super::failure::{Failure, exit};
-use super::print::{instant, table};
+use super::print::{instant, table, talk};
 
 #[derive(Debug, Args)]
 pub(crate) struct Sessions {
@@ -53,11 +54,11 @@ enum Verb {
 }
 
 pub(crate) fn run(sessions: Sessions, home: Option<PathBuf>) -> Result<u8, Failure> {
-    let path = super::init::home_dir(home).join("toka.sqlite");
+    let home = super::init::home_dir(home);
     match sessions.verb {
-        Verb::List { json } => list(&path, json),
-        Verb::Show { session, json } => show(&path, &session, json),
-        Verb::Export { session, output, force, json } => export(&path, &session, output, force, json),
+        Verb::List { json } => list(&home, json),
+        Verb::Show { session, json } => show(&home, &session, json),
+        Verb::Export { session, output, force, json } => export(&home, &session, output, force, json),
     }
 }
 
@@ -131,11 +132,11 @@ impl Folded {
     }
 }
 
-fn list(path: &Path, as_json: bool) -> Result<u8, Failure> {
-    let store = open(path)?;
+fn list(home: &Path, as_json: bool) -> Result<u8, Failure> {
+    let store = open(home)?;
     let mut sessions = Vec::new();
     for row in store.sessions(None) {
-        sessions.push(Folded::read(&store, row?.session)?);
+        sessions.push(Folded::read(store.as_ref(), row?.session)?);
     }
     sessions.sort_by_key(|session| (session.opened_us, session.session));
     let ids: Vec<SessionId> = sessions.iter().map(|session| session.session).collect();
@@ -146,7 +147,7 @@ fn list(path: &Path, as_json: bool) -> Result<u8, Failure> {
         return Ok(exit::OK);
     }
     if sessions.is_empty() {
-        eprintln!("no session yet; `toka run AGENT.yaml` makes one");
+        talk("no session yet; `toka run AGENT.yaml` makes one");
         return Ok(exit::OK);
     }
     let mut rows =
@@ -166,9 +167,9 @@ fn list(path: &Path, as_json: bool) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn show(path: &Path, session: &str, as_json: bool) -> Result<u8, Failure> {
-    let store = open(path)?;
-    let folded = Folded::read(&store, find(&store, session)?)?;
+fn show(home: &Path, session: &str, as_json: bool) -> Result<u8, Failure> {
+    let store = open(home)?;
+    let folded = Folded::read(store.as_ref(), find(store.as_ref(), session)?)?;
     let mut out = std::io::stdout().lock();
     if as_json {
         let moments: Vec<Value> = folded
@@ -214,27 +215,11 @@ fn show(path: &Path, session: &str, as_json: bool) -> Result<u8, Failure> {
     Ok(exit::OK)
 }
 
-fn export(path: &Path, session: &str, output: Option<PathBuf>, force: bool, as_json: bool) -> Result<u8, Failure> {
-    let store = open(path)?;
-    let session = find(&store, session)?;
+fn export(home: &Path, session: &str, output: Option<PathBuf>, force: bool, as_json: bool) -> Result<u8, Failure> {
+    let store = open(home)?;
+    let session = find(store.as_ref(), session)?;
     let output = output.unwrap_or_else(|| PathBuf::from(format!("{}.tkb", session.short())));
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    if !force {
-        options.create_new(true);
-    }
-    let named = |error: std::io::Error| {
-        let failure = Failure::new(exit::FAILURE, format!("{}: {error}", output.display()));
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            return failure.hint("name another file with -o, or write over it with --force");
-        }
-        failure
-    };
-    let mut file = options.open(&output).map_err(named)?;
-    toka_store::bundle::write_bundle(&store, &[session], &mut file)
-        .map_err(|error| Failure::new(exit::FAILURE, format!("{}: {error}", output.display())))?;
-    file.sync_all()?;
-    let bytes = file.metadata()?.len();
+    let bytes = write(store.as_ref(), session, home, &output, force)?;
     let mut out = std::io::stdout().lock();
     if as_json {
         let file = output.display().to_string();
@@ -243,17 +228,65 @@ fn export(path: &Path, session: &str, output: Option<PathBuf>, force: bool, as_j
         writeln!(out, "{document}")?;
     } else {
         writeln!(out, "{}", output.display())?;
-        eprintln!("{bytes} bytes; verify it anywhere: toka-replay verify {} --root root.pub", output.display());
+        talk(&format!("{bytes} bytes; verify it anywhere: toka-replay verify {} --root root.pub", output.display()));
     }
     Ok(exit::OK)
 }
 
-fn open(path: &Path) -> Result<SqliteReader, Failure> {
-    if !path.exists() {
-        return Err(Failure::new(exit::UNREADABLE, format!("there is no store at {}", path.display()))
-            .hint("`toka init` makes one; --home names another folder"));
+/// Writes the bundle under another name first: whoever finds the file finds all of it. Returns its length.
+fn write(store: &dyn ReadLog, session: SessionId, home: &Path, output: &Path, force: bool) -> Result<u64, Failure> {
+    let named = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            Failure::new(exit::FAILURE, format!("{}: there is a file of this name already", output.display()))
+                .hint("name another file with -o, or write over it with --force")
+        }
+        _ => Failure::new(exit::FAILURE, format!("{}: {error}", output.display())),
+    };
+    let there = fs::canonicalize(output).ok();
+    if let Some(there) = &there {
+        if !force {
+            return Err(named(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        if there.starts_with(fs::canonicalize(home)?) {
+            let what = format!("{}: this file lies in the node's own folder and is not written over", output.display());
+            return Err(Failure::new(exit::FAILURE, what).hint("name another file with -o"));
+        }
     }
-    SqliteReader::open(path).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))
+    let whole = |out: &mut dyn Write| {
+        toka_store::bundle::write_bundle(store, &[session], out)
+            .map_err(|error| Failure::new(exit::FAILURE, format!("{}: {error}", output.display())))
+    };
+    let target = there.unwrap_or_else(|| output.to_owned());
+    if target.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        // A pipe or a device is written to; nothing can take its name.
+        let mut file = fs::File::options().write(true).open(&target).map_err(named)?;
+        return Ok(whole(&mut file)?.bytes);
+    }
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".toka-export-")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(named)?;
+    let bytes = whole(&mut file)?.bytes;
+    file.as_file().sync_all().map_err(named)?;
+    let done = if force { file.persist(&target) } else { file.persist_noclobber(&target) };
+    done.map_err(|error| named(error.error))?;
+    Ok(bytes)
+}
+
+fn open(home: &Path) -> Result<Box<dyn ReadLog>, Failure> {
+    let path = home.join("toka.sqlite");
+    if path.exists() {
+        let store = SqliteReader::open(&path);
+        return Ok(Box::new(store.map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?));
+    }
+    // The first run makes the store.
+    if home.join("node.json").exists() {
+        return Ok(Box::new(MemoryLog::new()));
+    }
+    Err(Failure::new(exit::UNREADABLE, format!("there is no store at {}", path.display()))
+        .hint("`toka init` makes the node's folder; --home names another"))
 }
 
 /// The session that `prefix` names.
@@ -261,7 +294,7 @@ pub(crate) fn find(log: &dyn ReadLog, prefix: &str) -> Result<SessionId, Failure
     let mut found = Vec::new();
     for row in log.sessions(None) {
         let session = row?.session;
-        if session.to_string().starts_with(prefix) {
+        if session.to_string().starts_with(&prefix.to_ascii_lowercase()) {
             found.push(session);
         }
     }

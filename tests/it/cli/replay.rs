@@ -1,0 +1,231 @@
+//! `toka replay`, which is `toka-replay` with the node's own store where no input is named.
+
+use std::fs;
+
+use super::{Desk, Ran, transcript};
+
+/// An exported session beside its node.
+fn exported() -> (Desk, String) {
+    let (desk, session) = Desk::with_session();
+    desk.toka(&["sessions", "export", &session, "-o", "session.tkb"]).expect(0);
+    (desk, session)
+}
+
+#[test]
+fn the_store_and_a_bundle_are_verified() {
+    let (desk, _) = exported();
+    transcript!(desk.toka(&["replay", "verify"]), @r"
+    $ toka replay verify
+    OK: $DIR/home/toka.sqlite: 1 session, 9 entries as written
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session <id>  9 entries  closed  all of it stands
+      frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 4 present, 0 omitted
+    --- exit 0
+    ");
+    transcript!(desk.toka(&["replay", "verify", "session.tkb", "--root", "home/keys/root.pub"]), @r"
+    $ toka replay verify session.tkb --root home/keys/root.pub
+    OK: session.tkb: 1 session, 9 entries as written
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session <id>  9 entries  closed  all of it stands
+      frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 4 present, 0 omitted
+    --- exit 0
+    ");
+}
+
+#[test]
+fn a_bundle_without_a_root_key_vouches_for_nothing() {
+    let (desk, _) = exported();
+    transcript!(desk.toka(&["replay", "verify", "session.tkb"]), @r"
+    $ toka replay verify session.tkb
+    INCOMPLETE: session.tkb: 1 session, 9 entries as written; not checked: keys (exit 4)
+    tamper-evident, anchor level L0: nobody outside vouches for the head
+
+    session <id>  9 entries  closed  nothing of it is vouched for
+      frame OK · chain OK · signatures OK · keys NOT_CHECKED · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
+      blobs: 4 present, 0 omitted
+
+    #1 ROOT_NOT_GIVEN
+        → without the root key nobody knows who wrote this: give the node's root key: --root FILE, or --root VKEY
+    --- exit 4
+    ");
+}
+
+#[test]
+fn the_store_and_a_bundle_are_shown_alike() {
+    let (desk, session) = exported();
+    let store = desk.toka(&["replay", "show"]);
+    let bundle = desk.toka(&["replay", "show", "session.tkb"]);
+    assert_eq!(store.expect(0).out, bundle.expect(0).out);
+    transcript!(desk.toka(&["replay", "show", "--kind", "CallAdmitted"]), @r"
+    $ toka replay show --kind CallAdmitted
+         4  2026-11-22T17:53:55.165250Z  CallAdmitted    file-reader project:docs/guide.md by reader
+    --- stderr
+    note: shown as stored, not verified; `verify` checks it
+    --- exit 0
+    ");
+    let lines = desk.toka(&["replay", "show", "--session", &session[..12], "--json"]);
+    assert_eq!(lines.expect(0).json_lines().len(), 9);
+}
+
+#[test]
+fn the_nodes_own_store_is_meant_whatever_else_is_said() {
+    let (desk, session) = exported();
+    for args in [
+        &["verify", "--session", &session[..12]] as &[&str],
+        &["verify", "--root", "home/keys/root.pub", "--jobs", "1"],
+        &["verify", "--require", "chain,signatures", "--quiet"],
+        &["show", "--kind", "CallAdmitted"],
+        &["show", "--seq", "0..3"],
+        &["show", "--agent", "reader", "--tool", "file-reader"],
+    ] {
+        desk.toka(&[&["replay"], args].concat()).expect(0);
+    }
+}
+
+/// The options of `help` that are followed by a word.
+fn options_with_a_word(help: &Ran) -> Vec<String> {
+    let options = help.out.lines().filter_map(|line| line.trim_start().split_once(" <")?.0.split(' ').last());
+    options.filter(|option| option.starts_with("--")).map(str::to_owned).collect()
+}
+
+#[test]
+fn no_word_of_an_option_is_taken_for_an_input() {
+    let desk = Desk::with_node();
+    for verb in ["verify", "show"] {
+        let help = desk.toka(&["replay", verb, "--help"]);
+        let options = options_with_a_word(help.expect(0));
+        assert!(options.len() > 3, "{options:?}\n{help}");
+        for option in options {
+            let ran = desk.toka(&["replay", verb, &option, "word"]);
+            assert!(!ran.err.contains("<INPUT>"), "{option} takes a word: say so in TAKES_A_WORD\n{ran}");
+        }
+    }
+}
+
+#[test]
+fn toka_replay_and_toka_dash_replay_say_the_same() {
+    let (desk, _) = exported();
+    for args in [
+        &["verify", "session.tkb", "--root", "home/keys/root.pub", "--json"] as &[&str],
+        &["verify", "home/toka.sqlite"],
+        &["show", "session.tkb"],
+        &["verify", "nowhere.tkb"],
+        &["show", "home"],
+    ] {
+        let (one, other) = (desk.ran("toka-replay", args), desk.toka(&[&["replay"], args].concat()));
+        assert_eq!((one.exit, one.out, one.err), (other.exit, other.out, other.err), "{args:?}");
+    }
+}
+
+#[test]
+fn another_nodes_root_key_vouches_for_nothing() {
+    let (desk, _) = exported();
+    desk.toka(&["init", "--profile", "testing", "--dir", "other"]).expect(0);
+    let ran = desk.toka(&["replay", "verify", "session.tkb", "--root", "other/keys/root.pub", "--json"]);
+    ran.expect(3);
+    assert_eq!(ran.json_lines()[0]["verdict"], "FAIL");
+}
+
+#[test]
+fn a_changed_byte_is_found_at_its_place() {
+    let (desk, _) = exported();
+    let mut bytes = fs::read(desk.at("session.tkb")).expect("a bundle");
+    let at = find(&bytes, b"docs/guide.md");
+    bytes[at] ^= 1;
+    desk.write("session.tkb", bytes);
+    let ran = desk.toka(&["replay", "verify", "session.tkb", "--root", "home/keys/root.pub", "--json"]);
+    ran.expect(3);
+    let report = &ran.json_lines()[0];
+    assert_eq!(report["verdict"], "FAIL");
+    let places = report["findings"].as_array().expect("findings").iter().filter(|finding| finding["seq"].is_u64());
+    assert!(places.count() > 0, "{report:#}");
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> usize {
+    bytes.windows(what.len()).position(|window| window == what).expect("it stands there")
+}
+
+#[test]
+fn an_open_session_is_told_from_a_whole_one() {
+    let (desk, _) = Desk::with_open_session();
+    let ran = desk.toka(&["replay", "verify"]);
+    ran.expect(4);
+    assert!(ran.out.starts_with("INCOMPLETE: "), "{ran}");
+    let given_up = desk.toka(&["replay", "verify", "--require", "chain,signatures,legality"]);
+    given_up.expect(0);
+}
+
+#[test]
+fn what_is_no_log_is_unreadable() {
+    let desk = Desk::with_node();
+    desk.write("garbage", "garbage");
+    desk.write("empty", "");
+    transcript!(desk.toka(&["replay", "verify", "garbage"]), @r"
+    $ toka replay verify garbage
+    --- stderr
+    error: garbage: it is neither a store of Toka nor a bundle; name a store file or a .tkb file
+    --- exit 8
+    ");
+    transcript!(desk.toka(&["replay", "show", "empty"]), @r"
+    $ toka replay show empty
+    --- stderr
+    error: empty: it is empty; name a store file or a .tkb file
+    --- exit 8
+    ");
+    transcript!(desk.toka(&["replay", "verify", "home"]), @r"
+    $ toka replay verify home
+    --- stderr
+    error: home: it is a folder; name the store file or the bundle in it
+    --- exit 8
+    ");
+    transcript!(desk.toka(&["replay", "verify"]), @r"
+    $ toka replay verify
+    --- stderr
+    error: $DIR/home/toka.sqlite: No such file or directory (os error 2); check the path
+    --- exit 8
+    ");
+}
+
+#[test]
+fn wrong_words_after_replay_are_usage() {
+    let (desk, session) = exported();
+    transcript!(desk.toka(&["replay", "rewind"]), @r"
+    $ toka replay rewind
+    --- stderr
+    error: unrecognized subcommand 'rewind'
+
+    Usage: toka replay <COMMAND>
+
+    For more information, try '--help'.
+    --- exit 2
+    ");
+    transcript!(desk.toka(&["replay", "verify", "--session", "zz"]), @r"
+    $ toka replay verify --session zz
+    --- stderr
+    error: --session zz: no session begins so
+    --- exit 2
+    ");
+    transcript!(desk.toka(&["replay", "show", "--kind", "Tea"]), @r"
+    $ toka replay show --kind Tea
+    --- stderr
+    error: --kind Tea: neither a number nor one of SessionOpened, StateCommitted, SessionClosed, Refused, AgentSpawned, AgentStarted, AgentEnded, GrantIssued, GrantRevoked, ToolBound, CallAdmitted, CallFinished
+    --- exit 2
+    ");
+    transcript!(desk.toka(&["replay", "show", "--seq", "9..3"]), @r"
+    $ toka replay show --seq 9..3
+    --- stderr
+    error: --seq 9..3: not of the form 3, 3..9, 3.. or ..9
+    --- exit 2
+    ");
+    transcript!(desk.toka(&["replay", "verify", "--require", "faith"]), @r"
+    $ toka replay verify --require faith
+    --- stderr
+    error: --require faith: the axes, `closed`, L1 and L2 are known
+    --- exit 2
+    ");
+    desk.toka(&["replay", "verify", "--session", &session, "--head", "x"]).expect(2);
+}
