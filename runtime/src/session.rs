@@ -296,8 +296,7 @@ impl Session {
             }
             let now = self.engine.now_us().map_err(CommitError::from)?;
             let engine = &self.engine;
-            let taken =
-                self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
+            let taken = self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
             taken.map_err(CommitError::from)?;
             let Some(ended) = self.executors.next() else {
                 return Err(RunError::Stuck(self.waiting()));

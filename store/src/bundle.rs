@@ -57,7 +57,6 @@ mod kind {
     pub(super) const MANIFEST: u8 = 1;
     pub(super) const ENTRIES: u8 = 3;
     pub(super) const BLOBS: u8 = 4;
-    pub(super) const REGISTRY: u8 = 7;
     pub(super) const TRAILER: u8 = 255;
 }
 

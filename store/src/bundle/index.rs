@@ -3,6 +3,7 @@
 //! Nothing is taken from the file as true: every length is compared with what is there before anything is read, and
 //! nothing is allocated by a number that the file states. A fault never hides what can still be read.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -131,14 +132,15 @@ impl<R: Read + Seek> Indexer<R> {
 
     fn check_kind(&mut self, at: u64, last: u8, kind: u8) {
         let detail = match kind {
-            kind::MANIFEST..=kind::REGISTRY | kind::TRAILER if kind > last => return,
-            kind::ENTRIES | kind::BLOBS if kind == last => return,
-            kind::MANIFEST..=kind::REGISTRY | kind::TRAILER if kind == last => {
-                format!("a second section of type {kind}")
-            }
-            kind::MANIFEST..=kind::REGISTRY | kind::TRAILER => {
-                format!("a section of type {kind} after one of type {last}")
-            }
+            kind::MANIFEST | kind::ENTRIES | kind::BLOBS | kind::TRAILER => match kind.cmp(&last) {
+                Ordering::Greater => return,
+                Ordering::Equal if kind == kind::ENTRIES || kind == kind::BLOBS => return,
+                Ordering::Equal => format!("a second section of type {kind}"),
+                Ordering::Less => format!("a section of type {kind} after one of type {last}"),
+            },
+            // Keys, proofs, checkpoints and the registry: what nobody here reads must not be passed over as if it were
+            // in order.
+            2 | 5..=7 => format!("a section of type {kind}, which this version neither writes nor reads"),
             _ => format!("no section has type {kind}"),
         };
         self.fault(ContainerCode::BundleMalformed, at, detail);

@@ -58,14 +58,16 @@ spec:
               - { id: text, call: { tool: file-reader, args: { path: { ref: file, pointer: /path } } } }
 "#;
 
-/// An agent that spawns `child` with this grant.
+/// An agent that reads the guide and spawns `child` with this grant.
 pub(super) fn parent(grant: &str) -> String {
     agent(
         "file-reader",
-        r#""fs:project/docs/**#read", "tool:file-reader", "agent:child?live=1""#,
+        r#""fs:project/docs/**#read?depth=1", "tool:file-reader?depth=1", "agent:child?live=1""#,
         "",
         &format!(
-            "{{ id: helper, spawn: {{ spec: child, grants: [ \"{grant}\", \"tool:file-reader\" ] }} }}\n{{ id: done, wait: {{ agents: [ helper ] }} }}"
+            "{GUIDE}\n\
+             {{ id: helper, spawn: {{ spec: child, grants: [ \"{grant}\", \"tool:file-reader\" ] }} }}\n\
+             {{ id: done, wait: {{ agents: [ helper ] }} }}"
         ),
     )
 }

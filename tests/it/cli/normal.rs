@@ -21,8 +21,8 @@ pub(super) fn normal(text: &str, dir: &Path) -> String {
 
 /// What stands at the beginning of `rest`, if it is something that differs, and how long it is.
 fn token(before: &str, rest: &str) -> Option<(&'static str, usize)> {
-    if is_instant(rest) {
-        return Some(("<time>", 20));
+    if let Some(len) = instant(rest) {
+        return Some(("<time>", len));
     }
     let len = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
     let word = &rest[..len];
@@ -47,11 +47,16 @@ fn token(before: &str, rest: &str) -> Option<(&'static str, usize)> {
     Some(("<id>", len))
 }
 
-/// Whether `text` begins with a time such as 2026-01-31T23:59:59Z.
-fn is_instant(text: &str) -> bool {
-    let form = b"0000-00-00T00:00:00Z";
+/// The length of the time that `text` begins with, such as 2026-01-31T23:59:59Z, with or without a fraction.
+fn instant(text: &str) -> Option<usize> {
+    let form = b"0000-00-00T00:00:00";
     let fits = |(byte, form): (u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == *form };
-    text.len() >= form.len() && text.bytes().zip(form).all(fits)
+    if text.len() < form.len() || !text.bytes().zip(form).all(fits) {
+        return None;
+    }
+    let rest = &text[form.len()..];
+    let fraction = rest.bytes().take_while(|byte| *byte == b'.' || byte.is_ascii_digit()).count();
+    rest[fraction..].starts_with('Z').then_some(form.len() + fraction + 1)
 }
 
 #[test]
@@ -60,6 +65,7 @@ fn what_differs_between_runs_is_written_alike() {
     for (text, normal_text) in [
         ("/tmp/x/home: no", "$DIR/home: no"),
         ("since 2026-11-22T17:29:38Z, pid 4711", "since <time>, pid <pid>"),
+        ("2026-11-22T17:29:38.001002Z", "<time>"),
         ("exp=1795370378038242, 17 entries, 12345678 bytes; ok", "exp=<us>, 17 entries, <n> bytes; ok"),
         (&format!("session {hex} {hex}{hex}{hex}{hex} `01234567`"), "session <id> <id> `<id>`"),
         ("toka.local/f34e08f4b8273fb2/root+557cc08f+AQCF/q+5y=\n", "toka.local/<id>/root+<key>\n"),

@@ -54,7 +54,8 @@ pub(super) fn sources() -> impl Iterator<Item = String> {
 
 /// The source files that end in what is shipped.
 pub(super) fn shipped() -> impl Iterator<Item = String> {
-    sources().filter(|file| SHIPPED.iter().any(|folder| file.starts_with(folder)))
+    let is_test = |file: &String| ["/tests/", "/benches/", "/examples/"].iter().any(|folder| file.contains(folder));
+    sources().filter(move |file| SHIPPED.iter().any(|folder| file.starts_with(folder)) && !is_test(file))
 }
 
 /// The text of a file.
