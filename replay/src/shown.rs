@@ -32,14 +32,6 @@ impl Shown {
         let value = reader.value(0)?;
         reader.bytes.is_empty().then_some(value)
     }
-
-    /// The field of that name.
-    pub fn field(&self, name: &str) -> Option<&Shown> {
-        match self {
-            Shown::Fields(fields) => fields.iter().find(|(known, _)| known == name).map(|(_, value)| value),
-            _ => None,
-        }
-    }
 }
 
 struct Reader<'a> {
@@ -94,10 +86,9 @@ impl<'a> Reader<'a> {
     fn fields(&mut self, len: usize, depth: usize) -> Option<Shown> {
         let mut fields = Vec::new();
         for _ in 0..len {
-            let name = match self.value(depth + 1)? {
-                Shown::Text(name) => name,
-                other => Value::from(other).to_string(),
-            };
+            // Names are text in every body; whatever else stands there is shown as it would be.
+            let name = Value::from(self.value(depth + 1)?);
+            let name = name.as_str().map_or_else(|| name.to_string(), str::to_owned);
             fields.push((name, self.value(depth + 1)?));
         }
         Some(Shown::Fields(fields))

@@ -1,6 +1,7 @@
 //! The verifier: honest logs pass, and whatever was done to a log is found at its place.
 
 mod attacks;
+mod containers;
 mod flips;
 mod honest;
 mod illegal;
@@ -13,7 +14,7 @@ use std::io::Cursor;
 
 use toka_kernel::body::v1::RevokeAsked;
 use toka_kernel::entry::Header;
-use toka_kernel::ids::{CallId, EntryHash, GrantId, PrincipalId, Seq, SessionId, derived};
+use toka_kernel::ids::{EntryHash, GrantId, PrincipalId, Seq, SessionId, derived};
 use toka_kernel::keys::PublicKey;
 use toka_kernel::{Ask, Effect, Entry, EventKey, Head};
 use toka_replay::code::Class;
@@ -77,10 +78,6 @@ pub(crate) fn agent_of(session: &Session) -> PrincipalId {
 
 pub(crate) fn child(session: &Session, ordinal: u32) -> GrantId {
     GrantId(derived(session.id(), 2, ordinal))
-}
-
-pub(crate) fn first_call(session: &Session) -> CallId {
-    CallId(derived(session.id(), CALL, 0))
 }
 
 /// What a test does things to: raw entries and blobs of one session.

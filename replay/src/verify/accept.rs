@@ -179,10 +179,10 @@ impl Walk<'_> {
     ) -> (Option<Mark>, Option<Mark>) {
         let (mut root, mut inherited, mut header) = (cause, None, None);
         for fault in faults {
-            let from_before = match fault.code {
-                Code::LinkMismatch | Code::TimeRegression => self.before,
-                Code::KeyNotGranted => self.grants,
-                _ => None,
+            let from_before = if matches!(fault.code, Code::LinkMismatch | Code::TimeRegression) {
+                self.before
+            } else {
+                self.grants.filter(|_| fault.code == Code::KeyNotGranted)
             };
             let (code, class) = (fault.code, fault.class);
             let of_header = !is_of_body(&fault) && code != Code::FrameSurplus && code != Code::FrameTruncated;
@@ -245,7 +245,7 @@ impl Walk<'_> {
         match self.judge.apply(entry) {
             Ok(()) => true,
             Err(fault) => {
-                let mark = self.note(place, base, fault, None);
+                let mark = self.note(place, base, *fault, None);
                 self.stop(place, mark);
                 false
             }

@@ -25,31 +25,31 @@ impl Judge {
     ///
     /// # Errors
     /// The fault after which nothing more can be decided.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Fault> {
-        let at_body = |code| Fault::new(code).at("body", entry.bytes().len() - entry.body().len());
-        match entry.event() {
-            Ok(event) => self.decide(entry, event),
+    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Box<Fault>> {
+        let fault = match entry.event() {
+            Ok(event) => return self.decide(entry, event),
             Err(BodyFault::UnknownKind(kind)) => {
-                Err(Fault::new(Code::KindUnknown).at("kind", 6).expected("a kind of this version", *kind))
+                Fault::new(Code::KindUnknown).at("kind", 6).expected("a kind of this version", *kind)
             }
             Err(BodyFault::UnknownSchema { schema, .. }) => {
-                Err(Fault::new(Code::SchemaUnknown).at("body_schema", 8).expected(1, *schema))
+                Fault::new(Code::SchemaUnknown).at("body_schema", 8).expected(1, *schema)
             }
             Err(BodyFault::NonCanonical(what)) => {
-                Err(at_body(Code::BodyNonCanonical).expected(Value::Null, what.as_str()))
+                Fault::new(Code::BodyNonCanonical).at("body", body_offset(entry)).expected(Value::Null, what.as_str())
             }
             Err(BodyFault::Undecodable(what)) => {
-                Err(at_body(Code::BodyUndecodable).expected(Value::Null, what.as_str()))
+                Fault::new(Code::BodyUndecodable).at("body", body_offset(entry)).expected(Value::Null, what.as_str())
             }
-        }
+        };
+        Err(Box::new(fault))
     }
 
-    fn decide(&mut self, entry: &Entry, event: &Event) -> Result<(), Fault> {
-        let at = entry.bytes().len() - entry.body().len();
+    fn decide(&mut self, entry: &Entry, event: &Event) -> Result<(), Box<Fault>> {
+        let at = body_offset(entry);
         if let Body::SessionOpened(genesis) = &event.body
             && genesis.rules != RULES
         {
-            return Err(Fault::new(Code::RulesUnknown).at("rules", at).expected(RULES, genesis.rules));
+            return Err(Box::new(Fault::new(Code::RulesUnknown).at("rules", at).expected(RULES, genesis.rules)));
         }
         match self.state.apply(entry) {
             // What must be done lies in the past.
@@ -57,7 +57,7 @@ impl Judge {
                 self.learn(event);
                 Ok(())
             }
-            Err(illegal) => Err(of_illegal(illegal, entry, event, at)),
+            Err(illegal) => Err(Box::new(of_illegal(illegal, entry, event, at))),
         }
     }
 
@@ -72,7 +72,7 @@ impl Judge {
 
     /// Compares what an applied event states with the blob it was read from. `None` for a blob that is not here.
     pub(super) fn compare<'b>(&self, entry: &Entry, blob: &dyn Fn(u16) -> Option<&'b [u8]>) -> Compared {
-        let at = entry.bytes().len() - entry.body().len();
+        let at = body_offset(entry);
         let mut compared = Compared::default();
         match entry.event().map(|event| &event.body) {
             Ok(Body::CallAdmitted(call)) => match blob(call.args) {
@@ -196,6 +196,11 @@ fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Faul
         None => fault,
     };
     fault.expected(decided.map_or(Value::Null, |decided| of_event(&decided)), of_event(event))
+}
+
+/// Where the body lies in the entry.
+fn body_offset(entry: &Entry) -> usize {
+    entry.bytes().len() - entry.body().len()
 }
 
 /// An event as JSON.

@@ -217,9 +217,7 @@ impl HomeError {
     /// The way on, for the line below the error; a command stands in it as it is typed.
     pub fn hint(&self) -> String {
         match self {
-            HomeError::Missing { dir } => {
-                format!("make one: toka init --dir {} --passphrase-file FILE (or --profile testing)", typed(dir))
-            }
+            HomeError::Missing { dir } => format!("make one: toka init --dir {}", typed(dir)),
             HomeError::Exists { .. } => "use it, name another folder with --dir, or add --if-missing".to_owned(),
             HomeError::NotAHome { .. } => {
                 "name a new folder with --dir; if it was a home, put node.json back from a copy".to_owned()

@@ -149,10 +149,16 @@ pub(super) fn find_session(conn: &Connection, session: SessionId) -> rusqlite::R
 }
 
 fn session_page(conn: &Connection, after: Option<SessionId>) -> rusqlite::Result<Vec<SessionRow>> {
-    let sql = "SELECT s.id, h.seq, h.hash, h.time_us, h.kind
-               FROM sessions s LEFT JOIN heads h ON h.session = s.number WHERE s.id > ?1 ORDER BY s.id LIMIT ?2";
-    let mut statement = conn.prepare_cached(sql)?;
-    let after = after.as_ref().map_or(&[][..], |session| &session.0);
+    // The first page takes whatever stands in the column: an id that is none sorts first and is an error, not hidden.
+    let (bound, after) = match &after {
+        None => ("?1 IS NULL", None),
+        Some(session) => ("s.id > ?1", Some(&session.0[..])),
+    };
+    let sql = format!(
+        "SELECT s.id, h.seq, h.hash, h.time_us, h.kind
+         FROM sessions s LEFT JOIN heads h ON h.session = s.number WHERE {bound} ORDER BY s.id LIMIT ?2"
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
     let rows = statement.query_map((after, PAGE_ROWS as i64), |row| {
         let session = SessionId(array(row, 0)?);
         Ok(SessionRow { session, head: head(row, session)? })

@@ -79,12 +79,12 @@ fn the_node_itself_is_never_written_over() {
 #[test]
 fn an_export_that_cannot_be_leaves_nothing_behind() {
     let (desk, session) = Desk::with_session();
-    transcript!(desk.toka(&["sessions", "export", &session, "-o", "no/where.tkb"]), @r#"
+    transcript!(desk.toka(&["sessions", "export", &session, "-o", "no/where.tkb"]), @r"
     $ toka sessions export <id> -o no/where.tkb
     --- stderr
-    error: no/where.tkb: No such file or directory (os error 2) at path "$DIR/no/.toka-export-1tn6jH"
+    error: no/where.tkb: there is no folder no
     --- exit 1
-    "#);
+    ");
     transcript!(desk.toka(&["sessions", "export", "zz", "-o", "zz.tkb"]), @r"
     $ toka sessions export zz -o zz.tkb
     --- stderr

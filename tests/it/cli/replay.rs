@@ -62,7 +62,7 @@ fn the_store_and_a_bundle_are_shown_alike() {
     assert_eq!(store.expect(0).out, bundle.expect(0).out);
     transcript!(desk.toka(&["replay", "show", "--kind", "CallAdmitted"]), @r"
     $ toka replay show --kind CallAdmitted
-         4  2026-11-22T17:53:55.165250Z  CallAdmitted    file-reader project:docs/guide.md by reader
+         4  <time>  CallAdmitted    file-reader project:docs/guide.md by reader
     --- stderr
     note: shown as stored, not verified; `verify` checks it
     --- exit 0

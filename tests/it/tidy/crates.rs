@@ -62,6 +62,11 @@ fn name(package: &Value) -> &str {
     package["name"].as_str().expect("a name")
 }
 
+/// The dependencies of a package that are not of its tests only.
+fn shipped_with(package: &Value) -> impl Iterator<Item = &Value> {
+    package["dependencies"].as_array().expect("dependencies").iter().filter(|used| used["kind"] != "dev")
+}
+
 fn row(name: &str) -> usize {
     let row = ROWS.iter().position(|row| row.contains(&name));
     row.unwrap_or_else(|| panic!("{name} has no row: give it one in tests/it/tidy/crates.rs and docs/ARCHITECTURE.md"))
@@ -71,7 +76,7 @@ fn row(name: &str) -> usize {
 fn a_crate_uses_crates_of_lower_rows_only() {
     let mut wrong = Vec::new();
     for package in members() {
-        for dependency in package["dependencies"].as_array().expect("dependencies") {
+        for dependency in shipped_with(package) {
             let (user, used) = (name(package), name(dependency));
             if !dependency["path"].is_null() && row(used) >= row(user) {
                 wrong.push(format!("{user} uses {used}"));
@@ -84,16 +89,14 @@ fn a_crate_uses_crates_of_lower_rows_only() {
 #[test]
 fn replay_knows_nothing_of_tools() {
     let replay = members().find(|package| name(package) == "toka-replay").expect("toka-replay is in the tree");
-    let ours = replay["dependencies"].as_array().expect("dependencies").iter();
-    let ours: BTreeSet<&str> = ours.filter(|used| !used["path"].is_null()).map(name).collect();
+    let ours: BTreeSet<&str> = shipped_with(replay).filter(|used| !used["path"].is_null()).map(name).collect();
     assert_eq!(ours, BTreeSet::from(["toka-kernel", "toka-projections", "toka-store"]), "it reads logs and no more");
 }
 
 #[test]
 fn the_kernel_has_five_dependencies() {
     let kernel = members().find(|package| name(package) == "toka-kernel").expect("toka-kernel is in the tree");
-    let dependencies = kernel["dependencies"].as_array().expect("dependencies").iter();
-    let names: BTreeSet<&str> = dependencies.filter(|used| used["kind"] != "dev").map(name).collect();
+    let names: BTreeSet<&str> = shipped_with(kernel).map(name).collect();
     assert_eq!(
         names,
         BTreeSet::from(["blake3", "ed25519-dalek", "rmp-serde", "serde", "thiserror"]),

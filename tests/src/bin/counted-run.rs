@@ -22,7 +22,7 @@ use toka_runtime::clock::{GuardedClock, SystemClock};
 use toka_runtime::engine::Parts;
 use toka_runtime::executor::native_tools;
 use toka_runtime::random::OsRandom;
-use toka_runtime::session::{Means, Node, Session, Watch, root_grants};
+use toka_runtime::session::{Means, Node, RunError, Session, Watch, root_grants};
 use toka_store::SqliteLog;
 use toka_tools::{Cancel, NativeTool, Request, ToolFailure, by_name};
 
@@ -84,7 +84,11 @@ fn main() {
     let session = match what {
         [resume, session] if resume == "--resume" => {
             let session = SessionId::from_hex(session).expect("session id");
-            Session::resume(parts, session, home.root().key(), means).expect("resumes")
+            match Session::resume(parts, session, home.root().key(), means) {
+                // The kill came between the last entry and the word that said so.
+                Err(RunError::Closed(_)) => return println!("done"),
+                resumed => resumed.expect("resumes"),
+            }
         }
         [agent] => {
             let spec = AgentSet::load(Path::new(agent)).expect("agent file").top();

@@ -263,6 +263,12 @@ fn write(store: &dyn ReadLog, session: SessionId, home: &Path, output: &Path, fo
         return Ok(whole(&mut file)?.bytes);
     }
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Failure::new(
+            exit::FAILURE,
+            format!("{}: there is no folder {}", output.display(), folder.display()),
+        ));
+    }
     let mut file = tempfile::Builder::new()
         .prefix(".toka-export-")
         .permissions(Permissions::from_mode(0o666))
