@@ -88,7 +88,7 @@ fn the_nodes_own_store_is_meant_whatever_else_is_said() {
 
 /// The options of `help` that are followed by a word.
 fn options_with_a_word(help: &Ran) -> Vec<String> {
-    let options = help.out.lines().filter_map(|line| line.trim_start().split_once(" <")?.0.split(' ').last());
+    let options = help.out.lines().filter_map(|line| line.trim_start().split_once(" <")?.0.split(' ').next_back());
     options.filter(|option| option.starts_with("--")).map(str::to_owned).collect()
 }
 

@@ -75,7 +75,7 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
         talk(&format!("{warning}\n  hint: {}", warning.hint));
     }
     let spec = set.top();
-    for pattern in spec.agent().tools.iter().filter(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
+    if let Some(pattern) = spec.agent().tools.iter().find(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
         return Err(script_tool(pattern));
     }
     let clock = GuardedClock::new(Arc::new(SystemClock));
