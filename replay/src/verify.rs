@@ -73,6 +73,9 @@ pub fn verify(input: &Input, options: &Options, progress: &mut dyn FnMut(u64)) -
             Err(error) => run.unreadable(&error.what, &error.place),
         }
     }
+    if options.sessions.is_none() {
+        run.strays(input);
+    }
     run.container(input.as_bundle().map(Bundle::faults).unwrap_or_default());
     Ok(run.finish(options))
 }
@@ -112,6 +115,20 @@ impl Run {
         let fault = Fault::new(Code::InputUnreadable).expected("a store or a bundle", what).detail("place", place);
         self.findings.push(None, None, 0, fault, None);
         self.container = Answer::NotChecked;
+    }
+
+    /// Rows that no session of the store accounts for.
+    fn strays(&mut self, input: &Input) {
+        match input.log().strays() {
+            Ok(strays) => {
+                for stray in strays {
+                    let fault = Fault::new(Code::StoreKeyMismatch).expected("rows of its sessions alone", stray);
+                    self.findings.push(None, None, 0, fault, None);
+                    self.container = Answer::Fail;
+                }
+            }
+            Err(error) => self.unreadable(&error.what, &error.place),
+        }
     }
 
     /// What is wrong with the container follows from what is wrong inside.

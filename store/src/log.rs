@@ -45,6 +45,15 @@ pub trait ReadLog: Send + Sync {
     fn has_blob(&self, session: SessionId, commitment: Commitment) -> Result<bool, ReadError> {
         Ok(self.blob_len(session, commitment)?.is_some())
     }
+
+    /// What lies in the store and belongs to none of its sessions, in words, one for each kind of thing. Toka writes
+    /// nothing of that sort, so whoever verifies a store asks.
+    ///
+    /// # Errors
+    /// When the store cannot be read at that place.
+    fn strays(&self) -> Result<Vec<String>, ReadError> {
+        Ok(Vec::new())
+    }
 }
 
 /// A store that can be written: many sessions, one writer.

@@ -9,6 +9,7 @@ mod lock;
 mod open;
 mod reader;
 mod schema;
+mod wal;
 mod writer;
 
 pub use reader::SqliteReader;

@@ -79,7 +79,8 @@ impl Walk<'_> {
         if torn {
             let mark = self.note(place, item.offset, short(Code::TornTail, item), None);
             self.lost = Some(mark);
-            self.stop(place, mark);
+            self.tally.torn = true;
+            self.bad(place);
         }
         torn
     }

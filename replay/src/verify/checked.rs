@@ -30,6 +30,10 @@ impl Checked {
     /// Checks one entry; its signature only where `sign` says so.
     pub(super) fn of(stored: &Stored, keys: &Keyring, sign: bool) -> Checked {
         let (entry, frame) = read(&stored.bytes);
+        // The body is decoded when it is first asked for: here, where many threads work, and not where one folds.
+        if let Some(entry) = &entry {
+            let _ = entry.event();
+        }
         let signature = entry.as_ref().filter(|_| sign).and_then(|entry| chain::check_signature(entry, keys));
         Checked {
             key: stored.key,

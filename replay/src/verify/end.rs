@@ -102,7 +102,7 @@ impl Walk<'_> {
     }
 
     fn axes(&self, closed: bool) -> Axes {
-        let any = self.tally.entries > 0 && self.lost.is_none();
+        let any = self.tally.entries > 0 && (self.lost.is_none() || self.tally.torn);
         let mut axes = Axes::default();
         for axis in Axis::ALL {
             let checked = any

@@ -60,6 +60,8 @@ pub(super) struct Tally {
     pub(super) facts_unchecked: u64,
     pub(super) failed: [bool; Axis::ALL.len()],
     pub(super) unchecked: [bool; Axis::ALL.len()],
+    /// The last entry was not written to its end. What stands before it is judged as if it had not been begun.
+    pub(super) torn: bool,
     /// The first entry that did not pass every check of entries.
     pub(super) first_bad: Option<Seq>,
     /// The last accepted entry, if nothing is wrong with its header and signature.

@@ -46,11 +46,20 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
     Ok(conn)
 }
 
-/// Flushes what a killed writer wrote but did not flush, and the names of the files.
+/// Flushes what a killed writer wrote but did not flush.
 pub(super) fn flush_leftovers(path: &Path) -> std::io::Result<()> {
     for file in [&beside(path, "-wal"), path] {
-        File::options().read(true).write(true).open(file)?.sync_all()?;
+        match File::options().read(true).write(true).open(file) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
+}
+
+/// Flushes the names of the files.
+pub(super) fn flush_names(path: &Path) -> std::io::Result<()> {
     match path.parent().map(File::open) {
         // Some systems do not open folders; there the names are flushed with the files.
         Some(Ok(folder)) => folder.sync_all(),

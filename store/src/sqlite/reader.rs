@@ -138,6 +138,23 @@ impl ReadLog for SqliteReader {
             },
         )
     }
+
+    fn strays(&self) -> Result<Vec<String>, ReadError> {
+        self.with(|| "rows of no session".to_owned(), strays)
+    }
+}
+
+/// The rows of each table that name no session, in words.
+fn strays(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut strays = Vec::new();
+    for table in ["entries", "heads", "blobs"] {
+        let sql = format!("SELECT count(*) FROM {table} WHERE session NOT IN (SELECT number FROM sessions)");
+        let rows: u64 = conn.query_row(&sql, [], |row| row.get(0))?;
+        if rows > 0 {
+            strays.push(format!("{rows} of {table} of no session"));
+        }
+    }
+    Ok(strays)
 }
 
 /// The number and the head of a session.

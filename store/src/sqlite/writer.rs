@@ -11,15 +11,14 @@ use toka_kernel::ids::{Commitment, Seq, SessionId};
 
 use super::OpenError;
 use super::lock::WriterLock;
-use super::open::{connect, flush_leftovers, one_name};
+use super::open::{connect, flush_leftovers, flush_names, one_name};
 use super::reader::{SqliteReader, array, bytes, find_session};
+use super::wal::Wal;
 use crate::log::{
     Append, AppendError, CONTENT_BYTES_MIN, Durability, Log, NewBlob, Place, RawEntry, ReadError, ReadLog, Rows,
     SessionRow, StoredBlob,
 };
 
-/// Bytes written to the WAL, by estimate, between two checkpoints. Only their pace depends on it.
-const CHECKPOINT_BYTES: usize = 16 << 20;
 /// Pages that an append of one session touches beside its content.
 const PAGES_PER_APPEND: usize = 4;
 const PAGE_BYTES: usize = 4_096;
@@ -50,9 +49,13 @@ impl SqliteLog {
     pub fn open(path: impl AsRef<Path>) -> Result<SqliteLog, OpenError> {
         let path = one_name(path.as_ref())?;
         let lock = WriterLock::take(&path)?;
-        let conn = connect(&path)?;
+        // Before SQLite opens the files: closing another descriptor of a file gives up the locks that SQLite has on it
+        // (fcntl(2), record locks).
         flush_leftovers(&path).map_err(|error| OpenError::io(&path, error))?;
-        let writer = Writer { conn, known: HashMap::new(), since_checkpoint: 0, poisoned: false };
+        let conn = connect(&path)?;
+        flush_names(&path).map_err(|error| OpenError::io(&path, error))?;
+        let wal = Wal::of(&path);
+        let writer = Writer { conn, known: HashMap::new(), wal, poisoned: false };
         let reader = SqliteReader::open(&path)?;
         Ok(SqliteLog { reader, writer: Mutex::new(writer), _lock: lock })
     }
@@ -111,6 +114,10 @@ impl ReadLog for SqliteLog {
     fn blob_len(&self, session: SessionId, commitment: Commitment) -> Result<Option<u64>, ReadError> {
         self.reader.blob_len(session, commitment)
     }
+
+    fn strays(&self) -> Result<Vec<String>, ReadError> {
+        self.reader.strays()
+    }
 }
 
 #[derive(Debug)]
@@ -118,7 +125,7 @@ struct Writer {
     conn: Connection,
     /// What this handle wrote or read last, valid because nobody else writes; the file is asked for the rest.
     known: HashMap<SessionId, Known>,
-    since_checkpoint: usize,
+    wal: Wal,
     poisoned: bool,
 }
 
@@ -172,6 +179,7 @@ impl Writer {
         batch: &[Append],
         refused: &BTreeMap<usize, AppendError>,
     ) -> Result<Vec<Result<Head, AppendError>>, Stop> {
+        self.wal.make_room();
         execute(&self.conn, "BEGIN IMMEDIATE", []).map_err(Stop::Engine)?;
         let mut tail = Tail { conn: &self.conn, known: &self.known, fresh: HashMap::new(), bytes: 0 };
         let mut answer = |(index, item)| match refused.get(&index) {
@@ -187,7 +195,7 @@ impl Writer {
         match committed {
             Ok(_) => {
                 self.remember(fresh);
-                self.since_checkpoint += bytes;
+                self.wal.has_grown(bytes);
             }
             Err(_) => {
                 self.known.clear();
@@ -212,7 +220,7 @@ impl Writer {
     }
 
     fn checkpoint_if_due(&mut self) {
-        if self.since_checkpoint >= CHECKPOINT_BYTES {
+        if self.wal.is_full() {
             // What was just committed is durable whatever becomes of this; a failure shows at the next append.
             let _ = self.checkpoint("PASSIVE");
         }
@@ -223,7 +231,7 @@ impl Writer {
         if self.poisoned {
             return Err(AppendError::Poisoned);
         }
-        self.since_checkpoint = 0;
+        self.wal.starts_over();
         let sql = format!("PRAGMA wal_checkpoint({mode})");
         let busy = self.conn.query_row(&sql, [], |row| row.get::<_, i64>(0));
         busy.map(|busy| busy == 0).map_err(|error| self.fail(error))

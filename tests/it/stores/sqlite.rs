@@ -315,3 +315,33 @@ fn a_session_in_one_store_is_the_same_in_a_copy() {
     let logs = [path, copy].map(|path| SqliteLog::open(path).expect("a store"));
     assert_eq!(contents(&logs[0]), contents(&logs[1]));
 }
+
+#[test]
+fn a_store_that_is_open_holds_the_locks_of_sqlite_against_other_programs() {
+    use std::os::unix::fs::MetadataExt;
+    let (_folder, path) = stored();
+    let log = SqliteLog::open(&path).expect("a store");
+    let inode = fs::metadata(&path).expect("a file").ino();
+    let (pid, inode) = (format!(" {} ", std::process::id()), format!(":{inode} "));
+    let locks = fs::read_to_string("/proc/locks").expect("the table of locks");
+    let held = locks.lines().any(|line| line.contains("POSIX") && line.contains(&pid) && line.contains(&inode));
+    assert!(held, "without it another program's last connection would delete the WAL:\n{locks}");
+    drop(log);
+}
+
+#[test]
+fn a_wal_that_was_lengthened_ahead_of_writing_is_read_to_its_last_entry() {
+    const APPENDS: u64 = 200;
+    let (folder, path) = stored();
+    let log = SqliteLog::open(&path).expect("a store");
+    for seq in 4..4 + APPENDS {
+        assert_eq!(log.append(&[tail(1, seq, seq)]), [Ok(head(1, seq))]);
+    }
+    let wal = fs::read(with(&path, "-wal")).expect("a file");
+    assert!(wal.ends_with(&[0; 64 << 10]), "there is room at its end");
+    let copy = folder.path().join("copy.sqlite");
+    fs::copy(&path, &copy).expect("a copy");
+    fs::write(with(&copy, "-wal"), wal).expect("a copy");
+    assert_eq!(SqliteReader::open(&copy).expect("a reader").read(session(1), 0).count() as u64, 4 + APPENDS);
+    assert_eq!(SqliteLog::open(&copy).expect("a store").head(session(1)), Ok(Some(head(1, 3 + APPENDS))));
+}

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 use toka_replay::cli;
+use toka_replay::code::Axis;
+use toka_replay::report::Answer;
 
 use super::flips::{store, verify_store};
 use super::{CALL, Log, honest, told};
@@ -167,6 +169,13 @@ fn an_entry_that_was_cut_is_torn_at_the_end_and_truncated_elsewhere() {
     let report = cut(19, 1);
     assert_eq!(told(&report), "4: TORN_TAIL @19");
     assert_eq!(report.sessions[0].trusted_prefix_seq, Some(18));
+    let axes = &report.sessions[0].axes;
+    for axis in [Axis::Chain, Axis::Signatures, Axis::Keys, Axis::Legality, Axis::State, Axis::Blobs] {
+        assert_eq!(axes.get(axis), Answer::Ok, "{axis}: the torn entry says nothing about those before it");
+    }
+    for axis in [Axis::Frame, Axis::Tail] {
+        assert_eq!(axes.get(axis), Answer::NotChecked, "{axis}");
+    }
     assert_eq!(told(&cut(CALL, 1)), "3: FRAME_TRUNCATED @4");
     let body = honest().entries[19].body().len();
     assert_eq!(told(&cut(19, body)), "4: TORN_TAIL @19");
@@ -182,6 +191,14 @@ fn bytes_behind_an_entry_belong_to_nothing() {
     let raw = Connection::open(&path).expect("a connection");
     raw.execute("UPDATE entries SET entry = ?1 WHERE seq = 4", [entry]).expect("an update");
     assert_eq!(told(&verify_store(&path)), "3: FRAME_SURPLUS @4");
+}
+
+#[test]
+fn rows_that_belong_to_no_session_are_found() {
+    let stray = "PRAGMA foreign_keys = OFF; INSERT INTO entries (session, seq, entry) VALUES (99, 0, x'00')";
+    let report = edited(stray);
+    assert_eq!(told(&report), "3: STORE_KEY_MISMATCH @-");
+    assert_eq!(report.findings[0].actual, "1 of entries of no session");
 }
 
 #[test]
