@@ -154,6 +154,14 @@ numbered! {
     }
 }
 
+impl Code {
+    /// Whether a limit was reached: a budget, a rate or a bound on how many. Asking again later may be answered
+    /// otherwise; asking for more is another grant.
+    pub fn is_limit(self) -> bool {
+        (600..700).contains(&self.number())
+    }
+}
+
 numbered! {
     /// The dimension in which something is too wide or a count too high.
     Dim: u16 {

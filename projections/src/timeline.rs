@@ -12,6 +12,8 @@ use toka_kernel::{Ask, Body, Code, Entry, Event};
 pub struct Timeline {
     moments: Vec<Moment>,
     names: BTreeMap<PrincipalId, String>,
+    /// How many agents of each spec were spawned.
+    spawned: BTreeMap<String, u64>,
     tools: BTreeMap<CallId, String>,
 }
 
@@ -66,8 +68,9 @@ impl Timeline {
                 }
             }
             Body::AgentSpawned(spawned) => {
-                let twice = self.names.values().filter(|name| name.split('#').next() == Some(&spawned.spec)).count();
-                let name = if twice == 0 { spawned.spec.clone() } else { format!("{}#{}", spawned.spec, twice + 1) };
+                let count = self.spawned.entry(spawned.spec.clone()).or_default();
+                *count += 1;
+                let name = if *count == 1 { spawned.spec.clone() } else { format!("{}#{count}", spawned.spec) };
                 self.names.insert(PrincipalId(made(0)), name);
             }
             Body::CallAdmitted(admitted) => {

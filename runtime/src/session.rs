@@ -20,7 +20,7 @@ use toka_tools::{NativeTool, prepare};
 
 use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
-use crate::executor::{Ended, Executors, Notice, Roots};
+use crate::executor::{Ended, Executors, Hear, Notice, Roots};
 use crate::transcripts::{FoldError, Transcripts};
 
 /// How deep the agents of a session may be nested.
@@ -141,7 +141,11 @@ pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, Run
         if let Scope::Tool(_) = root.scope {
             root.limits.amounts[0].get_or_insert(spec.agent().budget.calls);
         }
-        if root.nbf_us.unwrap_or(0) >= root.exp_us.unwrap_or(exp) {
+        let until = root.exp_us.unwrap_or(exp);
+        if until <= now_us {
+            return Err(refuse("it has expired already".to_owned()));
+        }
+        if root.nbf_us.unwrap_or(0) >= until {
             return Err(refuse("it would never be valid".to_owned()));
         }
         roots.push(root);
@@ -260,7 +264,7 @@ impl Session {
 
     fn over(engine: Engine, means: Means) -> Session {
         let watch = means.watch.clone();
-        let notice: Arc<dyn Fn(Notice) + Send + Sync> = Arc::new(move |Notice::Started(call)| watch.started(call));
+        let notice: Hear = Arc::new(move |Notice::Started(call)| watch.started(call));
         Session {
             engine,
             transcripts: Transcripts::default(),
@@ -298,11 +302,11 @@ impl Session {
             let engine = &self.engine;
             let taken = self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
             taken.map_err(CommitError::from)?;
-            let Some(ended) = self.executors.next() else {
+            let Some(ended) = self.executors.wait() else {
                 return Err(RunError::Stuck(self.waiting()));
             };
             self.report(ended)?;
-            while let Some(ended) = self.executors.try_next() {
+            while let Some(ended) = self.executors.ended_already() {
                 self.report(ended)?;
             }
         }

@@ -436,10 +436,7 @@ fn refusal(what: &str, code: Code, need: Option<&str>) -> String {
 
 /// What a refusal means for the end of the agent.
 fn end_code(code: Code) -> EndCode {
-    if matches!(code, Code::Budget | Code::BudgetOverflow | Code::BudgetOverrun) {
-        return EndCode::Budget;
-    }
-    EndCode::Call
+    if code.is_limit() { EndCode::Budget } else { EndCode::Call }
 }
 
 pub(super) fn code_name(code: u16) -> String {

@@ -62,6 +62,12 @@ pub enum Notice {
     Started(CallId),
 }
 
+/// Reads the bytes of a call's arguments; `None` if they are gone.
+pub type ReadArguments<'a> = dyn FnMut(&AdmittedCall) -> Result<Option<Vec<u8>>, ReadError> + 'a;
+
+/// Who hears what executors tell, on their threads.
+pub type Hear = Arc<dyn Fn(Notice) + Send + Sync>;
+
 /// Threads that run native calls.
 pub struct Executors {
     work: Option<Sender<Work>>,
@@ -76,12 +82,7 @@ pub struct Executors {
 
 impl Executors {
     /// Starts `threads` threads for calls of `tools` on `roots`. `notice` is called on them.
-    pub fn start(
-        threads: usize,
-        tools: Vec<Arc<dyn NativeTool>>,
-        roots: Roots,
-        notice: Arc<dyn Fn(Notice) + Send + Sync>,
-    ) -> Executors {
+    pub fn start(threads: usize, tools: Vec<Arc<dyn NativeTool>>, roots: Roots, notice: Hear) -> Executors {
         let in_turn = tools.iter().filter(|tool| !tool.spec().parallel_safe);
         let lanes = in_turn.map(|tool| (tool.spec().name.clone(), Lane::default())).collect();
         let (work, queue) = channel::<Work>();
@@ -110,12 +111,7 @@ impl Executors {
     ///
     /// # Errors
     /// When arguments cannot be read: then nothing is recorded about their call, and it stays open.
-    pub fn take(
-        &mut self,
-        views: &Views,
-        now_us: u64,
-        arguments: &mut dyn FnMut(&AdmittedCall) -> Result<Option<Vec<u8>>, ReadError>,
-    ) -> Result<(), ReadError> {
+    pub fn take(&mut self, views: &Views, now_us: u64, arguments: &mut ReadArguments<'_>) -> Result<(), ReadError> {
         for (call, stop) in &self.running {
             if views.calls.is_cancelled(*call) {
                 stop.store(true, Ordering::Relaxed);
@@ -167,7 +163,7 @@ impl Executors {
     }
 
     /// Waits for the next call to end; `None` if none is running.
-    pub fn next(&mut self) -> Option<Ended> {
+    pub fn wait(&mut self) -> Option<Ended> {
         if self.running.is_empty() {
             return None;
         }
@@ -175,8 +171,8 @@ impl Executors {
         Some(self.ended(ended))
     }
 
-    /// A call that has ended already, if there is one.
-    pub fn try_next(&mut self) -> Option<Ended> {
+    /// A call that has ended by now, if there is one.
+    pub fn ended_already(&mut self) -> Option<Ended> {
         let ended = self.reports.try_recv().ok()?;
         Some(self.ended(ended))
     }

@@ -107,10 +107,7 @@ impl Folder {
         let new = format!(".{name}.new");
         if replace {
             // What a crash left of an earlier replacement; the old file is whole.
-            match rustix::fs::unlinkat(&self.fd, &new, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(error.into())),
-            }
+            self.remove(&new)?;
         }
         let mode = match access {
             Access::Private => Mode::RUSR | Mode::WUSR,
@@ -122,6 +119,14 @@ impl Folder {
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
         let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         rustix::fs::renameat_with(&self.fd, &new, &self.fd, name, flags).map_err(|error| failed(error.into()))
+    }
+
+    /// Removes the file `name`, if there is one.
+    pub(super) fn remove(&self, name: &str) -> Result<(), HomeError> {
+        match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(HomeError::io(&self.path.join(name), error)),
+        }
     }
 
     /// Makes the names in this folder durable.

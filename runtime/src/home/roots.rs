@@ -57,6 +57,18 @@ impl Home {
     }
 }
 
+impl Home {
+    /// Forgets the folders of a session that never came to be.
+    ///
+    /// # Errors
+    /// When the file cannot be removed. That there is none is no error.
+    pub fn forget_roots(&self, session: SessionId) -> Result<(), HomeError> {
+        let folder = self.folder.folder(SESSIONS, Access::Private)?;
+        folder.remove(&file_name(session))?;
+        folder.sync()
+    }
+}
+
 /// `sessions/<id>.json`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -188,6 +188,7 @@ fn the_help_names_every_verb() {
       run       Run an agent file in a new session, or go on with one that was interrupted
       sessions  List, show and export sessions
       replay    Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
+      help      Print this message or the help of the given subcommand(s)
 
     Options:
           --home <DIR>  The node's folder: keys, store and configuration [default: $TOKA_HOME, else $XDG_DATA_HOME/toka]

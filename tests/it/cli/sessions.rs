@@ -132,6 +132,26 @@ fn a_prefix_that_many_share_is_answered_with_candidates() {
 }
 
 #[test]
+fn a_damaged_session_hides_no_other() {
+    let (desk, one) = Desk::with_session();
+    let other = desk.session(&reader(GUIDE));
+    let store = rusqlite::Connection::open(desk.at("home/toka.sqlite")).expect("the store");
+    let damage = format!(
+        "DROP TRIGGER entries_never_change; UPDATE entries SET entry = x'00'
+         WHERE seq = 3 AND session = (SELECT number FROM sessions WHERE id = x'{one}')"
+    );
+    store.execute_batch(&damage).expect("damage");
+    drop(store);
+    let ran = desk.toka(&["sessions", "list"]);
+    ran.expect(8);
+    assert!(ran.out.lines().any(|line| line.starts_with(&other[..8]) && line.contains("completed")), "{ran}");
+    assert!(ran.out.lines().any(|line| line.starts_with(&one[..8]) && line.contains("damaged")), "{ran}");
+    assert!(ran.err.contains(&one[..8]) && ran.err.contains("entry 3:"), "{ran}");
+    desk.toka(&["sessions", "export", &one, "-o", "one.tkb"]).expect(8);
+    desk.toka(&["sessions", "export", &other, "-o", "other.tkb"]).expect(0);
+}
+
+#[test]
 fn a_store_of_garbage_is_unreadable() {
     let desk = Desk::with_node();
     desk.write("home/toka.sqlite", "this is no store of anything\n".repeat(400));

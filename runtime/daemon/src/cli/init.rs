@@ -52,7 +52,10 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
     let now_us = GuardedClock::new(Arc::new(SystemClock))
         .now_us()
         .map_err(|fault| Failure::new(exit::FAILURE, fault.to_string()))?;
-    let dir = init.dir.clone().unwrap_or_else(|| home_dir(home));
+    let dir = match &init.dir {
+        Some(dir) => dir.clone(),
+        None => home_dir(home)?,
+    };
     let mut options = InitOptions::new(&dir, profile, now_us);
     options.root_key = init.root_key;
     options.if_missing = init.if_missing;
@@ -103,17 +106,23 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
 
 /// Opens the node's folder.
 pub(crate) fn open_home(home: Option<PathBuf>) -> Result<Home, Failure> {
-    Ok(Home::open(&home_dir(home))?)
+    Ok(Home::open(&home_dir(home)?)?)
 }
 
 /// The node's folder: as given, else `TOKA_HOME`, else below the user's data folder.
-pub(crate) fn home_dir(given: Option<PathBuf>) -> PathBuf {
+pub(crate) fn home_dir(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     given
         .or_else(|| named("TOKA_HOME"))
         .or_else(|| named("XDG_DATA_HOME").map(|data| data.join("toka")))
         .or_else(|| named("HOME").map(|home| home.join(".local/share/toka")))
-        .unwrap_or_else(|| PathBuf::from(".toka"))
+        .ok_or_else(|| {
+            Failure::new(
+                exit::USAGE,
+                "nothing says where the node's folder is: TOKA_HOME, XDG_DATA_HOME and HOME are unset",
+            )
+            .hint("--home DIR names it")
+        })
 }
 
 impl From<HomeError> for Failure {

@@ -21,7 +21,7 @@ pub(crate) use sessions::find;
 /// and `toka run AGENT.yaml`. Exit codes: 0 ok, 1 failure, 2 usage, 3 verification failed, 4 incomplete, 5 denied,
 /// 6 limit, 7 busy, 8 unreadable, 9 sandbox unavailable.
 #[derive(Debug, Parser)]
-#[command(name = "toka", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "toka", version, max_term_width = 100)]
 struct Cli {
     /// The node's folder: keys, store and configuration [default: $TOKA_HOME, else $XDG_DATA_HOME/toka]
     #[arg(long, global = true, value_name = "DIR")]
@@ -103,25 +103,25 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Demo(demo) => crate::demo::run(&demo),
         Verb::Run(run) => run::run(&run, cli.home),
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
-        Verb::Replay { args } => Ok(replay(args, cli.home)),
+        Verb::Replay { args } => replay(args, cli.home),
         Verb::Other(words) => Err(unknown(&words)),
     };
     done.unwrap_or_else(|failure| failure.report())
 }
 
 /// `toka replay …`: the verbs of `toka-replay`, on the node's own store where no input is named.
-fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> u8 {
+fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> Result<u8, Failure> {
     let verb = args.first().and_then(|verb| verb.to_str()).unwrap_or_default();
     if matches!(verb, "verify" | "show")
         && !names_input(&args[1..])
         && !args.iter().any(|arg| arg == "--help" || arg == "-h")
     {
-        let store = init::home_dir(home).join("toka.sqlite");
+        let store = init::home_dir(home)?.join("toka.sqlite");
         args.insert(1, store.into_os_string());
     }
     args.insert(0, OsString::from("toka replay"));
     let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr());
-    toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal())
+    Ok(toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal()))
 }
 
 /// Options of `toka-replay` with a word after them that is no input.

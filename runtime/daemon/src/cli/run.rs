@@ -22,7 +22,7 @@ use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
-use super::print::talk;
+use super::print::{instant, talk};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -87,9 +87,15 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
     let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
     let means = means(run, open_roots(&dirs)?);
     let interactive = std::io::stdin().is_terminal();
+    let log = parts.log.clone();
     let session = Session::open(parts, &node(home), &spec, &grants, interactive, means).map_err(failed)?;
-    home.save_roots(session.id(), &dirs)?;
-    drive(session)
+    let id = session.id();
+    home.save_roots(id, &dirs)?;
+    let finish = drive(session, log.as_ref());
+    if finish.is_err() && matches!(log.head(id), Ok(None)) {
+        home.forget_roots(id)?;
+    }
+    finish
 }
 
 fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
@@ -112,9 +118,9 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
         .hint(format!("--root {missing}=DIR says which directory that is")));
     }
     let means = means(run, open_roots(&dirs)?);
-    let parts = Parts { log, key, clock, random: Box::new(OsRandom) };
+    let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
-    drive(session)
+    drive(session, log.as_ref())
 }
 
 /// The epoch of the event key that a session was opened with.
@@ -137,9 +143,16 @@ fn genesis(log: &dyn Log, session: SessionId) -> Result<Entry, Failure> {
     Entry::read(&genesis.bytes).map_err(|fault| unreadable(fault.to_string()))
 }
 
-fn drive(session: Session) -> Result<Finish, Failure> {
+fn drive(session: Session, log: &dyn Log) -> Result<Finish, Failure> {
     let id = session.id();
-    session.run().map_err(|error| failed(error).hint(format!("go on with: toka run --resume {}", id.short())))
+    session.run().map_err(|error| {
+        let failure = failed(error);
+        match log.head(id) {
+            // Nothing of it ever became durable, so there is nothing to go on with.
+            Ok(None) => failure,
+            Ok(Some(_)) | Err(_) => failure.hint(format!("go on with: toka run --resume {}", id.short())),
+        }
+    })
 }
 
 fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
@@ -183,7 +196,8 @@ fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> 
     if !std::io::stdin().is_terminal() {
         return Err(denied("nobody can be asked whether to grant this"));
     }
-    write!(std::io::stderr(), "grant this for 24 hours at most? [y/N] ")?;
+    let until = grants.iter().filter_map(|grant| grant.exp_us).max().map_or_else(|| "?".to_owned(), instant);
+    write!(std::io::stderr(), "grant this until {until} at the latest? [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(denied("not granted")) }
@@ -358,7 +372,7 @@ fn failed(error: RunError) -> Failure {
     }
     let code = match &error {
         RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
-        RunError::Refused { code, .. } if (600..700).contains(&code.number()) => exit::LIMIT,
+        RunError::Refused { code, .. } if code.is_limit() => exit::LIMIT,
         RunError::Refused { .. } => exit::DENIED,
         RunError::NoTool { pattern, .. } if SCRIPT_TOOLS.contains(&pattern.as_str()) => return script_tool(pattern),
         RunError::Commit(_)

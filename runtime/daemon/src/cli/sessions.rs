@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use toka_kernel::ids::{PrincipalId, SessionId};
 use toka_kernel::{Body, Entry, State};
 use toka_projections::{AgentRow, Views};
+use toka_store::bundle::WriteError;
 use toka_store::{MemoryLog, ReadLog, SqliteReader};
 
 use super::failure::{Failure, exit};
@@ -54,7 +55,7 @@ enum Verb {
 }
 
 pub(crate) fn run(sessions: Sessions, home: Option<PathBuf>) -> Result<u8, Failure> {
-    let home = super::init::home_dir(home);
+    let home = super::init::home_dir(home)?;
     match sessions.verb {
         Verb::List { json } => list(&home, json),
         Verb::Show { session, json } => show(&home, &session, json),
@@ -134,19 +135,29 @@ impl Folded {
 
 fn list(home: &Path, as_json: bool) -> Result<u8, Failure> {
     let store = open(home)?;
-    let mut sessions = Vec::new();
+    let (mut sessions, mut damaged) = (Vec::new(), Vec::new());
     for row in store.sessions(None) {
-        sessions.push(Folded::read(store.as_ref(), row?.session)?);
+        let session = row?.session;
+        match Folded::read(store.as_ref(), session) {
+            Ok(folded) => sessions.push(folded),
+            Err(failure) => damaged.push((session, failure)),
+        }
     }
+    for (_, failure) in &damaged {
+        failure.report();
+    }
+    let code = if damaged.is_empty() { exit::OK } else { exit::UNREADABLE };
     sessions.sort_by_key(|session| (session.opened_us, session.session));
-    let ids: Vec<SessionId> = sessions.iter().map(|session| session.session).collect();
+    let whole = sessions.iter().map(|session| session.session);
+    let ids: Vec<SessionId> = whole.chain(damaged.iter().map(|(session, _)| *session)).collect();
     let mut out = std::io::stdout().lock();
     if as_json {
-        let items: Vec<Value> = sessions.iter().map(Folded::json).collect();
+        let mut items: Vec<Value> = sessions.iter().map(Folded::json).collect();
+        items.extend(damaged.iter().map(|(session, _)| json!({ "session": session.to_string(), "status": "damaged" })));
         writeln!(out, "{}", json!({ "schema": "toka/sessions/1", "sessions": items }))?;
-        return Ok(exit::OK);
+        return Ok(code);
     }
-    if sessions.is_empty() {
+    if ids.is_empty() {
         talk("no session yet; `toka run AGENT.yaml` makes one");
         return Ok(exit::OK);
     }
@@ -163,8 +174,14 @@ fn list(home: &Path, as_json: bool) -> Result<u8, Failure> {
             session.refusals().to_string(),
         ]);
     }
+    for (session, _) in &damaged {
+        let mut row = vec!["-".to_owned(); rows[0].len()];
+        row[0] = shortest(&ids, *session);
+        row[3] = "damaged".to_owned();
+        rows.push(row);
+    }
     write!(out, "{}", table(&rows))?;
-    Ok(exit::OK)
+    Ok(code)
 }
 
 fn show(home: &Path, session: &str, as_json: bool) -> Result<u8, Failure> {
@@ -235,12 +252,12 @@ fn export(home: &Path, session: &str, output: Option<PathBuf>, force: bool, as_j
 
 /// Writes the bundle under another name first: whoever finds the file finds all of it. Returns its length.
 fn write(store: &dyn ReadLog, session: SessionId, home: &Path, output: &Path, force: bool) -> Result<u64, Failure> {
-    let named = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Failure::new(exit::FAILURE, format!("{}: there is a file of this name already", output.display()))
-                .hint("name another file with -o, or write over it with --force")
+    let named = |error: std::io::Error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
+            return Failure::new(exit::FAILURE, format!("{}: there is a file of this name already", output.display()))
+                .hint("name another file with -o, or write over it with --force");
         }
-        _ => Failure::new(exit::FAILURE, format!("{}: {error}", output.display())),
+        Failure::new(exit::FAILURE, format!("{}: {error}", output.display()))
     };
     let there = fs::canonicalize(output).ok();
     if let Some(there) = &there {
@@ -253,8 +270,16 @@ fn write(store: &dyn ReadLog, session: SessionId, home: &Path, output: &Path, fo
         }
     }
     let whole = |out: &mut dyn Write| {
-        toka_store::bundle::write_bundle(store, &[session], out)
-            .map_err(|error| Failure::new(exit::FAILURE, format!("{}: {error}", output.display())))
+        toka_store::bundle::write_bundle(store, &[session], out).map_err(|error| match error {
+            WriteError::Read(error) => Failure::from(error),
+            error @ WriteError::Frame { .. } => Failure::new(exit::UNREADABLE, error.to_string())
+                .hint("`toka replay verify` says what is wrong with the store and where"),
+            error @ (WriteError::Io(_)
+            | WriteError::NoSession(_)
+            | WriteError::Order(_)
+            | WriteError::Changed(_)
+            | WriteError::Limit { .. }) => Failure::new(exit::FAILURE, format!("{}: {error}", output.display())),
+        })
     };
     let target = there.unwrap_or_else(|| output.to_owned());
     if target.metadata().is_ok_and(|metadata| !metadata.is_file()) {
