@@ -187,11 +187,11 @@ fn an_entry_changed_in_the_database_file_is_found_byte_by_byte() {
                 for (k, entry) in log.entries.iter().enumerate().skip(job).step_by(jobs) {
                     let found = bytes.windows(entry.len()).position(|window| window == entry.as_slice());
                     let begin = found.expect("the entry lies in one piece");
-                    for at in 0..entry.len() {
-                        put(begin + at, entry[at] ^ bit(at));
+                    for (at, byte) in entry.iter().enumerate() {
+                        put(begin + at, byte ^ bit(at));
                         let report = verify_store(&path);
                         check(&report, &format!("file byte {}", begin + at), Some(k as u64));
-                        put(begin + at, entry[at]);
+                        put(begin + at, *byte);
                     }
                 }
                 assert_eq!(verify_store(&path).exit(), 0);

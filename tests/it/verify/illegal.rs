@@ -270,7 +270,8 @@ fn facts_that_differ_from_the_arguments_are_found() {
 
 #[test]
 fn a_bound_tool_that_differs_from_its_spec_is_found() {
-    let edits: [(&str, fn(&mut toka_kernel::tool::Tool)); 4] = [
+    type Edit = fn(&mut toka_kernel::tool::Tool);
+    let edits: [(&str, Edit); 4] = [
         ("tools[0].effect", |tool| tool.effect = 2),
         ("tools[0].needs", |tool| tool.needs.clear()),
         ("tools[0].digest", |tool| tool.digest = Digest([1; 32])),
