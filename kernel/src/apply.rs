@@ -303,9 +303,10 @@ impl State {
 
     fn end_agent(&mut self, id: AgentId) -> Effects {
         let Some(agent) = self.agents.get_mut(&id) else { return Effects::default() };
+        let ran = u32::from(agent.state == AgentState::Running);
         agent.state = AgentState::Ended;
         let (grant, parent) = (agent.grant, agent.parent);
-        self.running = self.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(ran);
         self.touch(RowKey::Agent(id));
         if let Some(principal) = self.principals.get_mut(&id) {
             principal.alive = false;
@@ -313,7 +314,7 @@ impl State {
         }
         self.each_above(&[grant], |node| node.meter.live = node.meter.live.saturating_sub(1));
         let Some(above) = self.agents.get_mut(&parent) else {
-            self.running_top = self.running_top.saturating_sub(1);
+            self.running_top = self.running_top.saturating_sub(ran);
             return Effects::default();
         };
         above.live_children = above.live_children.saturating_sub(1);

@@ -477,6 +477,35 @@ fn agents_start_and_end_as_the_table_says() {
     assert_eq!(event.name(), "AgentSpawned");
     let waiting = PrincipalId(session.made(0));
     assert_eq!(code(&session.ask(waiting, end(waiting, 1, 0), vec![])), 206, "not yet running");
+    assert_eq!(code(&session.ask(waiting, end(waiting, 2, 15), vec![])), 206, "not yet running");
+}
+
+#[test]
+fn an_agent_that_could_not_start_is_ended_by_the_node_and_frees_its_parent() {
+    let (mut session, [upper, lower], grants) = family();
+    session.end(lower);
+    let agents = GrantId(toka_kernel::ids::derived(session.id(), 2, 3));
+    assert_eq!(session.spawn(upper, "b", agents, &[(grants[1][0], "tool:reader")]).name(), "AgentSpawned");
+    let waiting = PrincipalId(session.made(0));
+    let end = |agent, how, code| Ask::EndAgent(EndAsked { agent, how, code });
+    assert_eq!(code(&session.ask(upper, end(upper, 1, 0), vec![])), 211, "its child waits");
+    assert_eq!(code(&session.ask(PrincipalId::NODE, end(waiting, 3, 0), vec![])), 206, "nothing stopped it");
+    assert_eq!(session.ask(PrincipalId::NODE, end(waiting, 2, 15), vec![]).name(), "AgentEnded");
+    assert_eq!(session.end(upper).name(), "AgentEnded");
+    // What never ran does not make room for one more.
+    let mut session = Session::open(&["agent:*?exp=1800000000000000"]);
+    let (opener, root) = (session.opener(), session.root(0));
+    for _ in 0..10 {
+        session.agent(opener, "a", root, &[]);
+    }
+    session.spawn(opener, "a", root, &[]);
+    let waiting = PrincipalId(session.made(0));
+    let start = Ask::StartAgent(StartAsked { agent: waiting });
+    assert_eq!(code(&session.ask(opener, start, vec![])), 608);
+    session.ask(PrincipalId::NODE, end(waiting, 2, 15), vec![]);
+    session.spawn(opener, "a", root, &[]);
+    let next = PrincipalId(session.made(0));
+    assert_eq!(code(&session.ask(opener, Ask::StartAgent(StartAsked { agent: next }), vec![])), 608);
 }
 
 #[test]

@@ -166,8 +166,14 @@ pub(crate) fn end(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &EndA
     if asked.code > END_CODE_MAX || (asked.how == 1) != (asked.code == 0) && asked.how != 3 {
         return Err(Denial::new(Code::Malformed).rule("code"));
     }
-    // Nothing stops an agent in these rules, so nothing ends as stopped.
-    if agent.state != AgentState::Running || asked.how == 3 {
+    // Nothing stops an agent in these rules, so nothing ends as stopped. One that could never start is ended by the node,
+    // or its parent would wait for it for ever.
+    let ends = match agent.state {
+        AgentState::Running => asked.how != 3,
+        AgentState::Spawned => node && asked.how == 2,
+        AgentState::Ended => false,
+    };
+    if !ends {
         return Err(Denial::new(Code::IllegalTransition).rule(agent.state.name()));
     }
     if agent.open_calls > 0 || agent.live_children > 0 {

@@ -484,7 +484,9 @@ impl Model {
         if code > 17 || how == 1 && code != 0 || how == 2 && code == 0 {
             return Err(no(101));
         }
-        if stage != Stage::Running || how == 3 {
+        // What could never start is ended by the node.
+        let never_started = stage == Stage::Spawned && how == 2 && by == NODE;
+        if !never_started && (stage != Stage::Running || how == 3) {
             return Err(no(206));
         }
         let open = self.calls.values().any(|call| call.by == agent && !call.ended);

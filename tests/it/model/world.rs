@@ -592,6 +592,12 @@ impl World {
         let running = self.model.agents.iter().filter(|(_, agent)| agent.stage == Stage::Running);
         let running: Vec<Id> = running.map(|(id, _)| *id).collect();
         let agent = if running.is_empty() || rng.in_100(5) { self.anybody(rng) } else { *rng.of(&running) };
+        let waiting = self.model.agents.iter().filter(|(_, agent)| agent.stage == Stage::Spawned);
+        let waiting: Vec<Id> = waiting.map(|(id, _)| *id).collect();
+        if !waiting.is_empty() && rng.in_100(20) {
+            let by = if rng.in_100(80) { NODE } else { *rng.of(&waiting) };
+            return (by, Ask::End { agent: *rng.of(&waiting), how: 2 + u8::from(rng.in_100(10)), code: 15 });
+        }
         let (how, code) = *rng.of(&[(1, 0), (1, 0), (2, 3), (2, 17), (2, 0), (1, 2), (3, 0), (2, 18), (0, 0)]);
         let by = if how == 3 || how == 2 && rng.in_100(40) { NODE } else { agent };
         (by, Ask::End { agent, how, code })
