@@ -353,10 +353,18 @@ impl Session {
         match ask {
             agents::Ask::Call { tool, arguments, path, .. } => self.call(agent, id, &tool, &arguments, path),
             agents::Ask::Spawn { spec, grants, .. } => self.spawn(agent, id, &spec, &grants),
-            agents::Ask::Start { agent: child, .. } => {
-                self.commit(agent, id, Ask::StartAgent(StartAsked { agent: child }), &[]).map(drop)
-            }
+            agents::Ask::Start { agent: child, .. } => self.start(agent, id, child),
         }
+    }
+
+    /// Starts a child. One that may not start is ended at once, or its parent would wait for it for ever.
+    fn start(&mut self, by: AgentId, id: CommandId, child: AgentId) -> Result<(), RunError> {
+        let event = self.commit(by, id, Ask::StartAgent(StartAsked { agent: child }), &[])?;
+        if let Body::Refused(refused, _) = &event.body {
+            let limit = Code::from_number(refused.code).is_some_and(Code::is_limit);
+            return self.end(PrincipalId::NODE, child, false, if limit { EndCode::Budget } else { EndCode::Call });
+        }
+        Ok(())
     }
 
     /// Prepares a call and asks for it. What preparing finds wrong is asked all the same, with the code it can only be

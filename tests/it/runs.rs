@@ -147,3 +147,62 @@ fn a_parent_and_its_child_work_within_their_grants() {
     let sessions: Vec<SessionId> = log.sessions(None).map(|row| row.expect("row").session).collect();
     assert_eq!(sessions, [finish.session]);
 }
+
+const CROWD: &str = r#"
+apiVersion: toka/v1
+kind: Agent
+metadata: { name: parent, version: 1.0.0 }
+spec:
+  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=400", "agent:group?live=4" ]
+  program:
+    script:
+      steps:
+        - { id: one, spawn: { spec: group, grants: ALL } }
+        - { id: two, spawn: { spec: group, grants: ALL } }
+        - { id: three, spawn: { spec: group, grants: ALL } }
+"#;
+
+const GROUP: &str = r#"
+apiVersion: toka/v1
+kind: Agent
+metadata: { name: group, version: 1.0.0 }
+spec:
+  tools: [ file-lister ]
+  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=90" ]
+  program:
+    script:
+      steps:
+        - { id: list, call: { tool: file-lister, args: { path: "project:many" } } }
+        - id: each
+          for_each:
+            in: { ref: steps.list.output, pointer: /entries }
+            as: entry
+            steps:
+              - id: helper
+                spawn: { spec: child, grants: [ "fs:project/docs/**#read", "tool:file-reader" ] }
+                on_error: continue
+"#;
+
+#[test]
+fn a_child_that_may_not_start_is_ended_and_its_parent_goes_on() {
+    const CHILDREN: usize = 90;
+    let dir = project();
+    std::fs::create_dir(dir.path().join("many")).expect("dir");
+    for number in 0..CHILDREN {
+        std::fs::write(dir.path().join(format!("many/{number:03}")), "").expect("file");
+    }
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let all = r#"[ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=90" ]"#;
+    let crowd = CROWD.replace("ALL", all);
+    let (finish, seen) =
+        run(&log, dir.path(), &spec(&[("parent.yaml", &crowd), ("group.yaml", GROUP), ("child.yaml", CHILD)]));
+    let lines = seen.lines.lock().expect("lock");
+    let finish = finish.unwrap_or_else(|error| panic!("{error}: {:?}", lines.last()));
+    let count = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    // 256 agents run at once, and the parent and its three groups are among them.
+    let refused = 3 * CHILDREN - (256 - 4);
+    assert_eq!(count("AgentSpawned"), 1 + 3 + 3 * CHILDREN);
+    assert_eq!(count("start an agent: AGENT_CAP"), refused);
+    assert_eq!(count("AgentEnded"), 1 + 3 + 3 * CHILDREN);
+    assert!(finish.completed, "{finish:?}");
+}
