@@ -1,0 +1,99 @@
+//! The launcher that confines one program, at level `strong` or `landlock`. It has one thread, keeps no log, and does
+//! what a [`spec::Spec`] says or nothing: it never tries a weaker level.
+//!
+//! # Protocol
+//!
+//! The supervisor starts the launcher from a sealed copy of this program, without arguments, with an empty environment
+//! and these descriptors; anything else that is open is closed first.
+//!
+//! | Number | What |
+//! |---|---|
+//! | 0, 1, 2 | those of the program |
+//! | 3 [`STATUS`] | end of a `SOCK_SEQPACKET` pair: records out, answers in |
+//! | 4 [`SPEC`] | the spec, read from offset 0 |
+//! | 5 [`RESULT`] | end of another such pair: the wait status out |
+//! | 6 … [`INPUTS`] | inputs 0 … as the spec counts them |
+//!
+//! Then, over 3 (see [`status`]):
+//!
+//! ```text
+//! launcher                                      supervisor
+//!   MapsWanted (Identity::Mapped only)     ->
+//!                                          <-   "go", once uid_map and gid_map of the launcher are written
+//!   Ready + /workspace [+ proxy listener]  ->     places inputs
+//!                                          <-   "go"
+//!   Released + pidfd of pid 1              ->     (at landlock: of the launcher)
+//!   Confined { layers, landlock_abi }      ->
+//!   end of stream: execve happened, or the program was killed just before it
+//! ```
+//!
+//! Instead of any of these, [`status::Record::Failed`] says that a step failed; the launcher then exits with
+//! [`status::FAILED`] and the program has not run. Nobody holds 3 once the program runs.
+//!
+//! Over 5 comes one message when the program has ended: its raw wait status. The end of the stream without it says
+//! that pid 1 was killed. Only pid 1 (at `landlock` the launcher) holds it, and the program can neither see nor trace
+//! nor signal that one, so it cannot be forged. The launcher itself exits with 0 if the message was sent.
+//!
+//! To end the program: SIGTERM to the pidfd reaches the group of the program as SIGTERM and SIGCONT. To end all:
+//! SIGKILL at `strong`, SIGQUIT at `landlock`. Everything ends, too, when the thread that spawned the launcher does.
+//!
+//! `/workspace` in memory belongs to the user namespace of the jail. A supervisor that is not the jail's user outside,
+//! like root, can read it, but the kernel lets it create nothing there (`EOVERFLOW`): inputs then go through
+//! [`spec::Spec::files`], which the launcher copies before anything runs. The descriptor keeps the files alive after
+//! the jail, and closing it removes them.
+//!
+//! # Steps
+//!
+//! ```text
+//! launcher   spec · descriptors · cgroup · session, signals, umask · unprivileged user · die with the supervisor
+//!            namespaces · maps · loopback · new root · Ready, wait · fork
+//! pid 1      die with the launcher · /proc · leave the old root · host name · keyring · no new privileges · Landlock
+//!            limits · capabilities · fork · reap, report
+//! target     die with pid 1 · session · descriptors · directory · Confined · seccomp · execve
+//! ```
+#![deny(unsafe_code)]
+
+mod filter;
+mod launch;
+mod paths;
+mod root;
+pub mod spec;
+pub mod status;
+mod sys;
+
+use std::ffi::OsString;
+use std::os::fd::{OwnedFd, RawFd};
+use std::process::exit;
+
+use launch::Handed;
+
+/// The descriptor of the status socket.
+pub const STATUS: RawFd = 3;
+/// The descriptor of the spec.
+pub const SPEC: RawFd = 4;
+/// The descriptor of the result socket.
+pub const RESULT: RawFd = 5;
+/// The first descriptor of the inputs.
+pub const INPUTS: RawFd = 6;
+
+/// Exit code for arguments that the launcher does not know.
+const USAGE: i32 = 2;
+
+/// Confines and becomes the program. `args` are those after the name, or after the word by which a program of many
+/// names was told to be this one. Must come before anything opens a file or starts a thread.
+pub fn enter(args: impl Iterator<Item = OsString>) -> ! {
+    if args.count() > 0 {
+        exit(USAGE);
+    }
+    let handed = || -> std::io::Result<Handed> {
+        Ok(Handed { status: sys::inherited(STATUS)?, spec: sys::inherited(SPEC)?, result: sys::inherited(RESULT)? })
+    };
+    match handed() {
+        Ok(handed) => exit(launch::run(handed, take_inputs)),
+        Err(_) => exit(status::FAILED),
+    }
+}
+
+fn take_inputs(count: u32) -> std::io::Result<Vec<OwnedFd>> {
+    (INPUTS..).take(count as usize).map(sys::inherited).collect()
+}

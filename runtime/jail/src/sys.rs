@@ -1,0 +1,197 @@
+//! The system calls that have no safe form in a crate. All `unsafe` of the tree is in this file.
+
+#![expect(unsafe_code, reason = "fork, execve and the calls that rustix lacks")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// Closes on `execve` instead of at once (close_range(2)).
+pub(crate) const CLOSE_ON_EXEC: u32 = libc::CLOSE_RANGE_CLOEXEC;
+
+/// Takes what was inherited under `number`. The number must be open and nobody else's.
+///
+/// # Errors
+/// `EBADF` if nothing is open there.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD takes no pointer and changes nothing. The launcher calls this once per number, before it opens
+    // anything of its own, so the descriptor has one owner.
+    unsafe {
+        if libc::fcntl(number, libc::F_GETFD) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
+/// Makes `number` another name of `from`, whatever it was before. Nothing may own the number any more.
+///
+/// # Errors
+/// What dup2(2) says.
+pub(crate) fn put(from: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    // SAFETY: takes no pointer. Only the target calls this, shortly before `execve`, after letting go of all that it
+    // owned under these numbers.
+    check(unsafe { libc::dup2(from.as_raw_fd(), number) }.into()).map(drop)
+}
+
+/// Doubles the process: the child gets `None`.
+///
+/// # Errors
+/// What fork(2) says.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: the process has one thread, which `launch` checks first, so the child finds no lock held by another.
+    let raw = unsafe { libc::fork() };
+    if raw < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(raw)) }
+}
+
+/// Closes the descriptors from `first` to `last`, or marks them with [`CLOSE_ON_EXEC`].
+///
+/// # Errors
+/// What close_range(2) says.
+pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: takes no pointer. No owned descriptor lies in the range, except with CLOSE_ON_EXEC, which closes none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+/// Sets mount attributes on the mount that `tree` refers to and, if `below`, on all below it.
+///
+/// # Errors
+/// What mount_setattr(2) says.
+pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, attributes: u64, below: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a constant C string, the kernel reads `attr`, whose size it is told, and keeps neither.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Becomes `program`. Returns only if that fails.
+pub(crate) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end in a null pointer and point to C strings that live until the call returns, if it does.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Leaves the namespaces named in `flags`.
+///
+/// # Errors
+/// What unshare(2) says.
+pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    // SAFETY: the descriptor table stays shared with nobody: the process has one thread, and FILES is never asked.
+    unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }
+}
+
+/// Gives every signal its default disposition and holds back exactly those in `held`.
+///
+/// # Errors
+/// What sigprocmask(2) says.
+pub(crate) fn signals(held: &[i32]) -> io::Result<()> {
+    // SAFETY: SIG_DFL runs no code of ours; `set` is initialised by sigemptyset before it is read. Signals that have
+    // no other disposition (SIGKILL, SIGSTOP, those of the C library) refuse, which changes nothing.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in held {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const set, ptr::null_mut()).into()).map(drop)
+    }
+}
+
+/// Waits for one of the signals in `held`, which [`signals`] holds back, and says which.
+///
+/// # Errors
+/// What sigwaitinfo(2) says.
+pub(crate) fn wait_signal(held: &[i32]) -> io::Result<i32> {
+    // SAFETY: `set` is initialised before it is read; the null pointer says that no details are wanted.
+    let raw = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in held {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        libc::sigwaitinfo(&raw const set, ptr::null_mut())
+    };
+    check(raw.into()).map(|_| raw)
+}
+
+/// A call whose arguments are numbers, so that none of it can touch memory of ours.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Plain {
+    /// A new session keyring without a name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING).
+    SessionKeyring,
+    /// The newest Landlock ABI of the kernel (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION).
+    LandlockAbi,
+    /// A call of [`PROBES`], which the self-test expects to be refused.
+    Probe(usize),
+}
+
+/// Calls that must be refused in the jail, with numbers for arguments: null where a pointer belongs.
+pub(crate) const PROBES: [(&str, i64, [i64; 3]); 24] = [
+    ("unshare(user)", libc::SYS_unshare, [libc::CLONE_NEWUSER as i64, 0, 0]),
+    ("unshare(mnt)", libc::SYS_unshare, [libc::CLONE_NEWNS as i64, 0, 0]),
+    ("unshare(time)", libc::SYS_unshare, [libc::CLONE_NEWTIME as i64, 0, 0]),
+    ("clone(user)", libc::SYS_clone, [libc::CLONE_NEWUSER as i64, 0, 0]),
+    ("clone(pid)", libc::SYS_clone, [libc::CLONE_NEWPID as i64, 0, 0]),
+    ("clone(net)", libc::SYS_clone, [libc::CLONE_NEWNET as i64, 0, 0]),
+    ("clone3", libc::SYS_clone3, [0, 0, 0]),
+    ("setns", libc::SYS_setns, [0, 0, 0]),
+    ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
+    ("x32 getpid", 0x4000_0000 + 39, [0, 0, 0]),
+    ("a call of a newer kernel", 4_000, [0, 0, 0]),
+    ("mount", libc::SYS_mount, [0, 0, 0]),
+    ("umount2", libc::SYS_umount2, [0, 0, 0]),
+    ("fsopen", libc::SYS_fsopen, [0, 0, 0]),
+    ("open_tree", libc::SYS_open_tree, [-100, 0, 0]),
+    ("chroot", libc::SYS_chroot, [0, 0, 0]),
+    ("keyctl", libc::SYS_keyctl, [0, -3, 0]),
+    ("add_key", libc::SYS_add_key, [0, 0, 0]),
+    ("bpf", libc::SYS_bpf, [0, 0, 0]),
+    ("perf_event_open", libc::SYS_perf_event_open, [0, 0, 0]),
+    ("userfaultfd", libc::SYS_userfaultfd, [1, 0, 0]),
+    ("ptrace", libc::SYS_ptrace, [0, 0, 0]),
+    ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
+    ("memfd_secret", libc::SYS_memfd_secret, [0, 0, 0]),
+];
+
+/// Makes a call that takes only numbers.
+///
+/// # Errors
+/// What the call says.
+pub(crate) fn plain(call: Plain) -> io::Result<i64> {
+    let (number, args) = match call {
+        Plain::SessionKeyring => (libc::SYS_keyctl, [1, 0, 0]),
+        Plain::LandlockAbi => (libc::SYS_landlock_create_ruleset, [0, 0, 1]),
+        Plain::Probe(index) => {
+            let (_, number, args) = PROBES[index];
+            (number, args)
+        }
+    };
+    // SAFETY: the calls are those above; none writes through a null pointer or changes the memory of the process. If
+    // the jail leaked, `clone` would double the process with its own copy of the stack, as fork does.
+    check(unsafe { libc::syscall(number, args[0], args[1], args[2], 0, 0, 0) })
+}
+
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
