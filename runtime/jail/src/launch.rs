@@ -44,11 +44,8 @@ pub(crate) struct Handed {
     pub(crate) result: OwnedFd,
 }
 
-/// Takes the `inputs` once the spec has said how many there are, and gives them in order.
-pub(crate) type TakeInputs = fn(u32) -> std::io::Result<Vec<OwnedFd>>;
-
-/// Does all of it. Returns the exit code of whichever process comes back: the launcher, or a child of its.
-pub(crate) fn run(handed: Handed, take: TakeInputs) -> i32 {
+/// Does all of it; `take` gives the inputs, of which the spec says how many there are. Returns the exit code of whichever process comes back: the launcher, or a child of its.
+pub(crate) fn run(handed: Handed, take: impl FnOnce(u32) -> std::io::Result<Vec<OwnedFd>>) -> i32 {
     let Handed { status, spec, result } = handed;
     match launch(status.as_fd(), spec, result, take) {
         Ok(left) => {
@@ -84,7 +81,12 @@ impl Left {
     }
 }
 
-fn launch(status: BorrowedFd<'_>, spec: OwnedFd, result: OwnedFd, take: TakeInputs) -> Result<Left, Fault> {
+fn launch(
+    status: BorrowedFd<'_>,
+    spec: OwnedFd,
+    result: OwnedFd,
+    take: impl FnOnce(u32) -> std::io::Result<Vec<OwnedFd>>,
+) -> Result<Left, Fault> {
     let spec = read_spec(spec)?;
     let tasks = fs::read_dir("/proc/self/task").at(Stage::Threads)?.count();
     if tasks != 1 {

@@ -57,6 +57,7 @@ mod filter;
 mod launch;
 mod paths;
 mod root;
+mod selftest;
 pub mod spec;
 pub mod status;
 mod sys;
@@ -66,6 +67,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::process::exit;
 
 use launch::Handed;
+use spec::Level;
 
 /// The descriptor of the status socket.
 pub const STATUS: RawFd = 3;
@@ -79,11 +81,30 @@ pub const INPUTS: RawFd = 6;
 /// Exit code for arguments that the launcher does not know.
 const USAGE: i32 = 2;
 
-/// Confines and becomes the program. `args` are those after the name, or after the word by which a program of many
-/// names was told to be this one. Must come before anything opens a file or starts a thread.
+/// Confines and becomes the program; never returns. `args` are those after the name, or after the word by which a
+/// program of many names was told to be this one; that program must call this before anything else opens a file or
+/// starts a thread.
+///
+/// Without arguments it follows the protocol above. `--self-test [strong|landlock]` (`strong` if none is named) runs a
+/// canary at that level and writes a report to standard output, one JSON object:
+///
+/// ```json
+/// { "level": "strong", "ok": true, "layers": 31211, "landlock_abi": 7, "failed": null,
+///   "steps": [ { "name": "mount", "ok": true } ] }
+/// ```
+///
+/// A step that is not ok has `found`; `failed` has `stage` and `errno` if the jail could not be made. The exit code is
+/// 0 if all held, 1 if something got through or something harmless did not work, 9 if the level cannot be had, 2 for
+/// other arguments.
 pub fn enter(args: impl Iterator<Item = OsString>) -> ! {
-    if args.count() > 0 {
-        exit(USAGE);
+    let args: Vec<OsString> = args.collect();
+    let words: Vec<Option<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    match words[..] {
+        [] => {}
+        [Some("--self-test"), Some("strong")] | [Some("--self-test")] => selftest::run(Level::Strong),
+        [Some("--self-test"), Some("landlock")] => selftest::run(Level::Landlock),
+        [Some(selftest::CANARY), ..] => selftest::canary(&args[1..]),
+        _ => exit(USAGE),
     }
     let handed = || -> std::io::Result<Handed> {
         Ok(Handed { status: sys::inherited(STATUS)?, spec: sys::inherited(SPEC)?, result: sys::inherited(RESULT)? })
