@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use toka_runtime::agents::limits::*;
-use toka_runtime::agents::quantity::{Duration, QuantityError, Size, Usd};
 use toka_runtime::agents::script::{Act, OnError, Target, Value};
 use toka_runtime::agents::{Agent, AgentSet, AgentSpec, FileCode, FileError, Priority, SpecError, Then};
+use toka_tools::files::quantity::{Duration, QuantityError, Size, Usd};
+use toka_tools::files::{FILE_DEPTH_MAX, FILE_ERRORS_MAX, VERSION_BYTES_MAX};
 
 use crate::script_source::{agents, pool};
 
@@ -213,41 +214,29 @@ fn each_bound_holds_on_both_sides() {
     check_bound(
         LABELS_MAX,
         |n| head(&format!("name: a, labels: {{ {} }}", list(n, &|i| format!("l{i}: x")))),
-        FileCode::BadCount,
+        FileCode::TooMany,
     );
-    check_bound(LABELS_MAX, |n| head(&format!("name: a, {}", list(n, &|i| format!("x-{i}: x")))), FileCode::BadCount);
-    check_bound(
-        LABEL_BYTES_MAX,
-        |n| head(&format!("name: a, labels: {{ l: {} }}", "x".repeat(n))),
-        FileCode::BadLength,
-    );
-    check_bound(
-        LABEL_BYTES_MAX,
-        |n| head(&format!("name: a, labels: {{ {}: x }}", "l".repeat(n))),
-        FileCode::BadLength,
-    );
-    check_bound(LABEL_BYTES_MAX, |n| with_spec(&format!("  domain: {}", "x".repeat(n))), FileCode::BadLength);
-    check_bound(
-        DESCRIPTION_BYTES_MAX,
-        |n| with_spec(&format!("  description: {}", "x".repeat(n))),
-        FileCode::BadLength,
-    );
+    check_bound(LABELS_MAX, |n| head(&format!("name: a, {}", list(n, &|i| format!("x-{i}: x")))), FileCode::TooMany);
+    check_bound(LABEL_BYTES_MAX, |n| head(&format!("name: a, labels: {{ l: {} }}", "x".repeat(n))), FileCode::TooLong);
+    check_bound(LABEL_BYTES_MAX, |n| head(&format!("name: a, labels: {{ {}: x }}", "l".repeat(n))), FileCode::TooLong);
+    check_bound(LABEL_BYTES_MAX, |n| with_spec(&format!("  domain: {}", "x".repeat(n))), FileCode::TooLong);
+    check_bound(DESCRIPTION_BYTES_MAX, |n| with_spec(&format!("  description: {}", "x".repeat(n))), FileCode::TooLong);
     check_bound(
         INSTRUCTIONS_BYTES_MAX,
         |n| with_spec(&format!("  instructions: {{ text: {} }}", "x".repeat(n))),
-        FileCode::BadLength,
+        FileCode::TooLong,
     );
     check_bound(
         CAPABILITIES_MAX,
         |n| with_spec(&format!("  capabilities: [ {} ]", list(n, &|i| format!("'tool:t{i}'")))),
-        FileCode::BadCount,
+        FileCode::TooMany,
     );
     let tools = |n| with_steps("- { id: s, call: { tool: t } }").replace("'*'", &list(n, &|_| "t".to_owned()));
-    check_bound(TOOLS_MAX, tools, FileCode::BadCount);
+    check_bound(TOOLS_MAX, tools, FileCode::TooMany);
     check_bound(
         STEPS_MAX,
         |n| with_steps(&(0..n).map(|i| format!("- {{ id: s{i}, call: {{ tool: t }} }}\n")).collect::<String>()),
-        FileCode::BadCount,
+        FileCode::TooMany,
     );
     check_bound(LOOP_DEPTH_MAX, |n| with_steps(&nested(n)), FileCode::TooDeep);
     check_bound(
@@ -258,7 +247,7 @@ fn each_bound_holds_on_both_sides() {
                 list(n, &|i| i.to_string())
             ))
         },
-        FileCode::BadCount,
+        FileCode::TooMany,
     );
     check_bound(
         64,
@@ -268,12 +257,12 @@ fn each_bound_holds_on_both_sides() {
                 list(n, &|i| format!("'tool:t{i}'"))
             ))
         },
-        FileCode::BadCount,
+        FileCode::TooMany,
     );
     check_bound(
         256,
         |n| with_steps(&format!("- {{ id: e, call: {{ tool: t, args: {{ {}: 1 }} }} }}", "p".repeat(n))),
-        FileCode::BadLength,
+        FileCode::TooLong,
     );
     let pointer = |n: usize| {
         let pointer = format!("/{}", "p".repeat(n - 1));
@@ -309,7 +298,7 @@ fn errors_beyond_the_bound_are_counted_as_one_more() {
     let file = format!("[ {} ]", "*a , ".repeat(2 * FILE_ERRORS_MAX));
     let errors = load(&file).unwrap_err();
     assert_eq!(errors.len(), FILE_ERRORS_MAX + 1);
-    assert_eq!(errors[FILE_ERRORS_MAX].code, FileCode::BadCount);
+    assert_eq!(errors[FILE_ERRORS_MAX].code, FileCode::TooMany);
 }
 
 #[test]
@@ -436,7 +425,7 @@ fn as_many_files_as_may_be_are_read_and_no_more() {
     let set = chain(FILES_MAX).unwrap();
     assert_eq!(set.names().count(), FILES_MAX);
     assert!(AgentSpec::decode(&set.top().encode()).is_ok());
-    assert_eq!(chain(FILES_MAX + 1).unwrap_err()[0].code, FileCode::BadCount);
+    assert_eq!(chain(FILES_MAX + 1).unwrap_err()[0].code, FileCode::TooMany);
 }
 
 #[test]

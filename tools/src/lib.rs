@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod confine;
+pub mod files;
 mod json;
 mod native;
 mod params;

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use toka_kernel::capability::{Capability, NamePat};
+use toka_tools::files::quantity::Usd;
+use toka_tools::files::yaml::{Node, Place, parse};
+use toka_tools::files::{FileCode, FileError, Format, Problems, Shape, VERSION_BYTES_MAX, clean, decode};
 
-use super::fields::{Fields, Shape};
 use super::limits::{
     BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, BUDGET_WALL_US_MAX, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX,
-    FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX, VERSION_BYTES_MAX,
+    FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX,
 };
-use super::problem::{FileCode, FileError, Problems, clean, file_error, is_hostile, quote};
-use super::quantity::{Duration, QuantityError, Usd};
 use super::script::Step;
 use super::spec::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
 use super::steps::{Script, Spawning, script};
-use super::yaml::{Kind, Node, Place, parse};
+
+/// What an agent file is.
+const FORMAT: Format = Format { noun: "agent file", kind: "Agent", bytes_max: FILE_BYTES_MAX };
 
 /// What a file says, with the places that a look at other files needs.
 #[derive(Debug)]
@@ -29,8 +31,8 @@ pub(super) struct AgentFile {
 
 /// Reads an agent file.
 pub(super) fn read(file: &str, bytes: &[u8]) -> Result<AgentFile, Vec<FileError>> {
-    let text = decode(file, bytes)?;
-    let mut problems = Problems::new(file, text);
+    let text = decode(file, bytes, &FORMAT)?;
+    let mut problems = Problems::new(file, text, &FORMAT);
     let agent = match parse(&mut problems) {
         Some(root) => agent_file(&root, &mut problems),
         None => None,
@@ -41,28 +43,10 @@ pub(super) fn read(file: &str, bytes: &[u8]) -> Result<AgentFile, Vec<FileError>
     }
 }
 
-fn decode<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Vec<FileError>> {
-    if bytes.len() > FILE_BYTES_MAX {
-        let message = format!("the file is larger than {} KiB", FILE_BYTES_MAX >> 10);
-        let hint = "an agent file names data, it does not hold it";
-        return Err(vec![file_error(file, Place::START, FileCode::TooLarge, message, hint)]);
-    }
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or("").trim_start_matches('\u{feff}').chars().count() + 1;
-        let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
-        let place = Place { line: number(line), column: number(column) };
-        vec![file_error(file, place, FileCode::NotUtf8, "the file is not UTF-8", "save it as UTF-8")]
-    })?;
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
 fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
     let known = &["apiVersion", "kind", "metadata", "spec"];
     let top = problems.fields(root, &Shape { what: "agent file", known, later: &[], prefix: None })?;
-    fixed(&top, "apiVersion", "toka/v1", problems);
-    fixed(&top, "kind", "Agent", problems);
+    problems.api_and_kind(&top);
     let metadata = top.required("metadata", "metadata: { name: my-agent, version: 1.0.0 }", problems);
     let metadata = metadata.and_then(|node| metadata_of(node, problems));
     let spec = top.required("spec", "spec: { program: { script: { steps: […] } } }", problems);
@@ -92,18 +76,6 @@ fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
     })
 }
 
-/// `apiVersion` and `kind`: each has one value.
-fn fixed(top: &Fields<'_>, name: &str, value: &str, problems: &mut Problems<'_>) {
-    let Some(node) = top.required(name, &format!("{name}: {value}"), problems) else { return };
-    match problems.text(node, name) {
-        Some(text) if text != value => {
-            let message = format!("`{name}` is {}", quote(text));
-            problems.report(node.place, FileCode::BadKind, message, format!("write `{name}: {value}`"));
-        }
-        Some(_) | None => {}
-    }
-}
-
 struct Metadata {
     name: String,
     name_place: Place,
@@ -120,13 +92,15 @@ fn metadata_of(node: &Node, problems: &mut Problems<'_>) -> Option<Metadata> {
     let name_place = name.map_or(fields.place, |node| node.place);
     let name = name.and_then(|node| problems.name(node, "metadata.name"));
     let version = fields.required("version", "version: 1.0.0", problems);
-    let version = version.and_then(|node| version_of(node, problems));
+    let version = version.and_then(|node| problems.version(node, "metadata.version", VERSION_BYTES_MAX));
     let workstream = fields.get("workstream").and_then(|node| problems.name(node, "metadata.workstream"));
-    let labels = fields.get("labels").map(|node| labels_of(node, problems)).unwrap_or_default();
+    let labels = fields.get("labels");
+    let most = (LABEL_BYTES_MAX, LABEL_BYTES_MAX);
+    let labels = labels.map(|node| problems.labels(node, "metadata.labels", LABELS_MAX, most)).unwrap_or_default();
     let mut extra = BTreeMap::new();
     for member in fields.members().iter().filter(|member| member.name.starts_with("x-")) {
         let what = format!("metadata.{}", clean(&member.name, 60));
-        if label_name(member.place, &member.name, problems)
+        if problems.label_name(member.place, &member.name, LABEL_BYTES_MAX)
             && let Some(text) = problems.plain_text(&member.value, &what, LABEL_BYTES_MAX, false)
         {
             extra.insert(member.name.clone(), text);
@@ -134,65 +108,9 @@ fn metadata_of(node: &Node, problems: &mut Problems<'_>) -> Option<Metadata> {
     }
     if extra.len() > LABELS_MAX {
         let message = format!("`metadata` has {} `x-` fields", extra.len());
-        problems.report(node.place, FileCode::BadCount, message, format!("at most {LABELS_MAX} are allowed"));
+        problems.report(node.place, FileCode::TooMany, message, format!("at most {LABELS_MAX} are allowed"));
     }
     Some(Metadata { name: name?, name_place, version: version?, workstream, labels, extra })
-}
-
-fn labels_of(node: &Node, problems: &mut Problems<'_>) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    let Some(members) = problems.map(node, "metadata.labels") else { return labels };
-    if members.len() > LABELS_MAX {
-        let message = format!("`metadata.labels` has {} entries", members.len());
-        problems.report(node.place, FileCode::BadCount, message, format!("at most {LABELS_MAX} are allowed"));
-    }
-    for member in members {
-        let what = format!("metadata.labels.{}", clean(&member.name, 60));
-        if label_name(member.place, &member.name, problems)
-            && let Some(text) = problems.plain_text(&member.value, &what, LABEL_BYTES_MAX, false)
-        {
-            labels.insert(member.name.clone(), text);
-        }
-    }
-    labels
-}
-
-fn label_name(place: Place, name: &str, problems: &mut Problems<'_>) -> bool {
-    let fine = !name.is_empty() && name.len() <= LABEL_BYTES_MAX && !name.contains(is_hostile);
-    if !fine {
-        let message = format!("{} cannot name a label", quote(name));
-        let hint = format!("1 to {LABEL_BYTES_MAX} bytes that can be seen");
-        problems.report(place, FileCode::BadLength, message, hint);
-    }
-    fine
-}
-
-fn version_of(node: &Node, problems: &mut Problems<'_>) -> Option<String> {
-    let text = problems.text(node, "metadata.version")?;
-    if text.len() <= VERSION_BYTES_MAX && is_semver(text) {
-        return Some(text.to_owned());
-    }
-    let hint = match text.strip_prefix('v').filter(|rest| is_semver(rest)) {
-        Some(rest) => format!("leave the `v` out: `{rest}`"),
-        None => "write three numbers, for example `1.0.0` or `1.0.0-rc.1`".to_owned(),
-    };
-    let message = format!("{} is no semantic version", quote(text));
-    problems.report(node.place, FileCode::BadVersion, message, hint);
-    None
-}
-
-fn is_semver(text: &str) -> bool {
-    let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
-    let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
-    let number = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
-    };
-    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let numeric = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-    core.split('.').count() == 3
-        && core.split('.').all(|part| number(part) && part.len() <= 19)
-        && pre.is_none_or(|pre| pre.split('.').all(|part| word(part) && (!numeric(part) || number(part))))
-        && build.is_none_or(|build| build.split('.').all(word))
 }
 
 struct Spec {
@@ -325,9 +243,9 @@ fn budget_of(node: Option<&Node>, problems: &mut Problems<'_>) -> Budget {
         budget.cost_micro = usd.0;
     }
     if let Some(wall) =
-        fields.get("wall").and_then(|node| duration_of(node, "spec.budget.wall", BUDGET_WALL_US_MAX, problems))
+        fields.get("wall").and_then(|node| problems.duration(node, "spec.budget.wall", 1..=BUDGET_WALL_US_MAX))
     {
-        budget.wall_us = wall.0;
+        budget.wall_us = wall;
     }
     if let Some(node) = fields.get("on_exceed") {
         problems.choice(node, "spec.budget.on_exceed", &[("fail", OnExceed::Fail)], &["pause"]);
@@ -345,41 +263,8 @@ fn usd_of(node: &Node, problems: &mut Problems<'_>) -> Option<Usd> {
             None
         }
         Ok(usd) => Some(usd),
-        Err(error) => quantity_error(node, "spec.budget.usd", text, error, hint, problems),
+        Err(error) => problems.no_quantity(node, "spec.budget.usd", error, hint),
     }
-}
-
-fn duration_of(node: &Node, what: &str, most: u64, problems: &mut Problems<'_>) -> Option<Duration> {
-    let hint = "write a number with a unit: `90s`, `10m`, `1h30m`";
-    if let Kind::Int(number) = node.kind {
-        let message = format!("`{what}` is {number} without a unit");
-        problems.report(node.place, FileCode::BadQuantity, message, hint);
-        return None;
-    }
-    let text = problems.text(node, what)?;
-    match Duration::parse(text) {
-        Ok(duration) if duration.0 == 0 || duration.0 > most => {
-            let message = format!("`{what}` is {}", quote(text));
-            let hint = format!("more than nothing and at most {}", Duration(most));
-            problems.report(node.place, FileCode::OutOfRange, message, hint);
-            None
-        }
-        Ok(duration) => Some(duration),
-        Err(error) => quantity_error(node, what, text, error, hint, problems),
-    }
-}
-
-fn quantity_error<T>(
-    node: &Node,
-    what: &str,
-    text: &str,
-    error: QuantityError,
-    hint: &str,
-    problems: &mut Problems<'_>,
-) -> Option<T> {
-    let message = format!("`{what}` is {}: {error}", quote(text));
-    problems.report(node.place, FileCode::BadQuantity, message, hint);
-    None
 }
 
 fn on_failure_of(node: Option<&Node>, problems: &mut Problems<'_>) -> OnFailure {

@@ -2,10 +2,6 @@
 
 /// Bytes of an agent file.
 pub const FILE_BYTES_MAX: usize = 256 << 10;
-/// Depth of nesting in an agent file.
-pub const FILE_DEPTH_MAX: usize = 32;
-/// Errors reported for one file; one more says that there are more.
-pub const FILE_ERRORS_MAX: usize = 1_000;
 /// Agent files that one agent can reach by its spawn steps, itself included.
 pub const FILES_MAX: usize = 64;
 /// Labels of an agent, and its `x-` fields.
@@ -16,8 +12,6 @@ pub const LABEL_BYTES_MAX: usize = 256;
 pub const DESCRIPTION_BYTES_MAX: usize = 4_096;
 /// Bytes of instructions.
 pub const INSTRUCTIONS_BYTES_MAX: usize = 64 << 10;
-/// Bytes of a version.
-pub const VERSION_BYTES_MAX: usize = 128;
 /// Patterns in `tools`.
 pub const TOOLS_MAX: usize = 128;
 /// Capabilities that an agent requests.

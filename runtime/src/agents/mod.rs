@@ -6,12 +6,9 @@
 
 mod ask;
 mod driver;
-mod fields;
 mod file;
 pub mod limits;
 mod print;
-mod problem;
-pub mod quantity;
 mod resolve;
 pub mod script;
 mod set;
@@ -19,11 +16,10 @@ mod spec;
 mod steps;
 mod transcript;
 mod values;
-mod yaml;
 
 pub use ask::{Ask, DRIVER_VERSION, Next, Why, command_id};
 pub use driver::Driver;
-pub use problem::{FileCode, FileError};
 pub use set::AgentSet;
 pub use spec::{Agent, AgentSpec, Budget, OnExceed, OnFailure, Priority, SpecError, Then};
+pub use toka_tools::files::{FileCode, FileError};
 pub use transcript::{EndCode, Ended, Record, Transcript};

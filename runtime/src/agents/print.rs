@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::quantity::{Duration, Usd};
+use toka_tools::files::quantity::{Duration, Usd};
+
 use super::script::{Act, OnError, Reference, Step, Test, Value, When};
 use super::spec::{Agent, OnExceed, Priority, Then};
 

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use toka_kernel::capability::Capability;
 
+use toka_tools::files::yaml::Place;
+use toka_tools::files::{FileCode, FileError, file_error, nearest, quote};
+
 use super::file::{AgentFile, read};
 use super::limits::{FILE_BYTES_MAX, FILES_MAX};
-use super::problem::{FileCode, FileError, file_error, nearest, quote};
 use super::spec::{Agent, AgentSpec};
-use super::yaml::Place;
 
 /// An agent and all agents that it can reach, none of them with an error.
 #[derive(Clone, Debug)]
@@ -111,7 +112,7 @@ fn gather(folder: &dyn Folder, top: &str) -> Result<AgentSet, Vec<FileError>> {
             if tried.len() > FILES_MAX {
                 let message = format!("more than {FILES_MAX} agents can be reached");
                 let hint = "let fewer agents spawn each other";
-                errors.push(file_error(&parent.shown, spawning.place, FileCode::BadCount, message, hint));
+                errors.push(file_error(&parent.shown, spawning.place, FileCode::TooMany, message, hint));
                 errors.sort_by(by_place);
                 return Err(errors);
             }

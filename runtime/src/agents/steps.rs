@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use toka_kernel::capability::{Capability, ExactName, NamePat};
 use toka_kernel::limits::{SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX};
 
-use super::fields::{Fields, Shape};
+use toka_tools::files::yaml::{Kind, Node, Place};
+use toka_tools::files::{Fields, FileCode, Problems, Shape, quote};
+
 use super::limits::{LOOP_DEPTH_MAX, LOOP_ITEMS_MAX, STEPS_MAX};
-use super::problem::{FileCode, Problems, quote};
 use super::script::{Act, OnError, Step, Value, When};
 use super::values::Values;
-use super::yaml::{Kind, Node, Place};
 
 /// A script and what a look at other files needs.
 pub(super) struct Script {
@@ -35,7 +35,7 @@ pub(super) fn script(node: &Node, tools: Option<&[NamePat]>, problems: &mut Prob
     gather_ids(node, &mut ids, &mut count, 0, problems);
     if count > STEPS_MAX {
         let message = format!("the script has {count} steps");
-        problems.report(node.place, FileCode::BadCount, message, format!("at most {STEPS_MAX} are allowed"));
+        problems.report(node.place, FileCode::TooMany, message, format!("at most {STEPS_MAX} are allowed"));
         return None;
     }
     let used = vec![false; tools.unwrap_or_default().len()];
@@ -96,7 +96,7 @@ impl Reader<'_, '_, '_> {
         let items = self.problems.list(node, what, STEPS_MAX)?;
         if items.is_empty() {
             let hint = "write at least one step: `- { id: first, call: { tool: NAME } }`";
-            self.problems.report(node.place, FileCode::BadCount, format!("`{what}` is empty"), hint);
+            self.problems.report(node.place, FileCode::TooMany, format!("`{what}` is empty"), hint);
             return None;
         }
         let steps: Vec<Option<Step>> = items.iter().map(|item| self.step(item)).collect();
@@ -226,7 +226,7 @@ impl Reader<'_, '_, '_> {
         if bytes > SPAWN_GRANTS_BYTES_MAX {
             let message = format!("the grants are {bytes} bytes long together");
             let hint = format!("at most {SPAWN_GRANTS_BYTES_MAX} bytes are allowed");
-            self.problems.report(node.place, FileCode::BadLength, message, hint);
+            self.problems.report(node.place, FileCode::TooLong, message, hint);
         }
         Some(grants)
     }
@@ -286,7 +286,7 @@ impl Reader<'_, '_, '_> {
         let items = self.problems.list(list, "agents", STEPS_MAX)?;
         if items.is_empty() {
             let hint = "name the spawn steps to wait for: `agents: [ ID ]`";
-            self.problems.report(list.place, FileCode::BadCount, "`agents` is empty", hint);
+            self.problems.report(list.place, FileCode::TooMany, "`agents` is empty", hint);
             return None;
         }
         let agents: Vec<Option<String>> = items.iter().map(|item| self.values.agent(item, self.problems)).collect();

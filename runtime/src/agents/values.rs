@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::Shape;
+use toka_tools::files::yaml::{Kind, Member, Node, Place};
+use toka_tools::files::{FileCode, Problems, Shape, nearest, quote};
+
 use super::limits::MEMBER_BYTES_MAX;
-use super::problem::{FileCode, Problems, nearest, quote};
 use super::script::{Reference, Target, Test, Value, When};
-use super::yaml::{Kind, Member, Node, Place};
 
 /// What the steps read so far have left, and which loops are open.
 pub(super) struct Values {
@@ -159,7 +159,7 @@ impl Values {
             if member.name.len() > MEMBER_BYTES_MAX {
                 let message = format!("the name of a member is {} bytes long", member.name.len());
                 let hint = format!("at most {MEMBER_BYTES_MAX} bytes are allowed");
-                problems.report(member.place, FileCode::BadLength, message, hint);
+                problems.report(member.place, FileCode::TooLong, message, hint);
                 whole = false;
             }
             match self.value(&member.value, problems) {

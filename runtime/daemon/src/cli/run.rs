@@ -348,7 +348,7 @@ fn refuse_file(errors: &[FileError]) -> Failure {
     if errors.iter().any(|error| error.code == FileCode::Unreadable) {
         return Failure::new(exit::UNREADABLE, what);
     }
-    if errors.iter().all(|error| error.code == FileCode::NotBuilt && error.message.contains("`code`")) {
+    if errors.iter().all(|error| error.code == FileCode::Unsupported && error.message.contains("`code`")) {
         return sandbox_missing("a `code` step runs foreign code");
     }
     Failure::new(exit::FAILURE, what)

@@ -1,10 +1,10 @@
-//! What is wrong with an agent file: always a place, a code, a message and a way on.
+//! What is wrong with a file: always a place, a code, a message and a way on.
 
 use std::fmt;
 use std::fmt::Write as _;
 
-use super::limits::FILE_ERRORS_MAX;
 use super::yaml::{Node, Place};
+use super::{FILE_ERRORS_MAX, Format};
 
 /// One thing that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +34,11 @@ macro_rules! file_codes {
         impl FileCode {
             /// Every code, in the order of the numbers.
             pub const ALL: &'static [FileCode] = &[$(FileCode::$variant),*];
+
+            /// The name of the code, as documents and machines cite it: `BadName`.
+            pub fn name(self) -> &'static str {
+                match self { $(FileCode::$variant => stringify!($variant)),* }
+            }
         }
     };
 }
@@ -62,25 +67,25 @@ file_codes! {
     /// A field that must be there.
     MissingField = 1021,
     /// A field or word that is known and not built yet.
-    NotBuilt = 1022,
+    Unsupported = 1022,
     /// Text where a list belongs, and the like.
     WrongType = 1023,
-    /// Another `apiVersion` or `kind`.
+    /// Another `kind`.
     BadKind = 1024,
     /// A name outside the name grammar.
     BadName = 1030,
-    /// A version that is not semver.
+    /// A version that is not semver, or another `apiVersion`.
     BadVersion = 1031,
     /// More of something than there may be, or none where one is needed.
-    BadCount = 1032,
+    TooMany = 1032,
     /// Longer than it may be, or empty.
-    BadLength = 1033,
+    TooLong = 1033,
     /// A number outside its range.
     OutOfRange = 1034,
     /// None of the words that may stand there.
     BadChoice = 1035,
     /// Not a duration, a size or an amount of money.
-    BadQuantity = 1036,
+    BadUnit = 1036,
     /// Not a capability.
     BadCapability = 1037,
     /// Not a pattern of tool names.
@@ -127,25 +132,30 @@ impl fmt::Display for FileCode {
 }
 
 /// The errors of one file, while it is read.
-pub(super) struct Problems<'s> {
+#[derive(Debug)]
+pub struct Problems<'s> {
     file: &'s str,
+    /// What kind of file it is.
+    pub format: &'static Format,
     /// The text of the file without a byte-order mark.
-    pub(super) text: &'s str,
+    pub text: &'s str,
     errors: Vec<FileError>,
 }
 
 impl<'s> Problems<'s> {
-    pub(super) fn new(file: &'s str, text: &'s str) -> Problems<'s> {
-        Problems { file, text, errors: Vec::new() }
+    /// No errors yet. `file` is its name for people, `text` what [`super::decode`] made of it.
+    pub fn new(file: &'s str, text: &'s str, format: &'static Format) -> Problems<'s> {
+        Problems { file, format, text, errors: Vec::new() }
     }
 
-    pub(super) fn report(&mut self, place: Place, code: FileCode, message: impl Into<String>, hint: impl Into<String>) {
+    /// Adds an error. Beyond [`FILE_ERRORS_MAX`] one more says that there are more, and the others are dropped.
+    pub fn report(&mut self, place: Place, code: FileCode, message: impl Into<String>, hint: impl Into<String>) {
         if self.errors.len() > FILE_ERRORS_MAX {
             return;
         }
         let mut error = file_error(self.file, place, code, message, hint);
         if self.errors.len() == FILE_ERRORS_MAX {
-            error.code = FileCode::BadCount;
+            error.code = FileCode::TooMany;
             error.message = format!("more than {FILE_ERRORS_MAX} errors; the others are not listed");
             error.hint = "mend these first, then look again".to_owned();
         }
@@ -153,7 +163,7 @@ impl<'s> Problems<'s> {
     }
 
     /// Reports at a byte offset inside the text of a node, as exactly as the way it is written allows.
-    pub(super) fn report_inside(
+    pub fn report_inside(
         &mut self,
         node: &Node,
         offset: usize,
@@ -164,13 +174,20 @@ impl<'s> Problems<'s> {
         self.report(node.place_inside(self.text, offset), code, message, hint);
     }
 
-    pub(super) fn into_errors(mut self) -> Vec<FileError> {
+    /// Whether anything was reported.
+    pub fn any(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// Everything that was reported, in the order of the places.
+    pub fn into_errors(mut self) -> Vec<FileError> {
         self.errors.sort_by_key(|error| (error.line, error.column));
         self.errors
     }
 }
 
-pub(super) fn file_error(
+/// An error at a place of a file.
+pub fn file_error(
     file: &str,
     place: Place,
     code: FileCode,
@@ -182,12 +199,12 @@ pub(super) fn file_error(
 }
 
 /// Text from a file inside a message: in backticks, at most 60 characters, escaped where it could disturb.
-pub(super) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     format!("`{}`", clean(text, 60))
 }
 
 /// At most so many characters of a text, escaped where it could disturb whoever sees it.
-pub(super) fn clean(text: &str, most: usize) -> String {
+pub fn clean(text: &str, most: usize) -> String {
     let mut cleaned = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == most {
@@ -205,18 +222,18 @@ pub(super) fn clean(text: &str, most: usize) -> String {
 }
 
 /// Control characters, and those that change the order of text or cannot be seen.
-pub(super) fn is_hostile(c: char) -> bool {
+pub fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The words as a hint lists them.
-pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.into_iter().map(quote).collect::<Vec<_>>().join(", ")
 }
 
 /// "did you mean …?" when some word is near, else what could stand there.
-pub(super) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
+pub fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
     match nearest(word, words.clone()) {
         Some(near) => format!("did you mean {}?", quote(near)),
         None => format!("{what}: {}", listed(words)),
@@ -224,7 +241,7 @@ pub(super) fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str
 }
 
 /// The word at the least edit distance, if one is near at all; the first among equals.
-pub(super) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: Vec<char> = word.chars().take(64).collect();
     let limit = (word.len() / 3).max(1);
     let near = words.into_iter().map(|candidate| (distance(&word, candidate), candidate));

@@ -9,39 +9,45 @@ use super::problem::{FileCode, Problems, clean, is_hostile, listed, nearest, quo
 use super::yaml::{Kind, Member, Node, Place};
 
 /// Which fields a mapping may have.
-pub(super) struct Shape<'a> {
+#[derive(Debug)]
+pub struct Shape<'a> {
     /// What the messages call the mapping.
-    pub(super) what: &'a str,
+    pub what: &'a str,
     /// Fields that are read.
-    pub(super) known: &'a [&'a str],
+    pub known: &'a [&'a str],
     /// Fields that are part of the format and not built yet.
-    pub(super) later: &'a [&'a str],
+    pub later: &'a [&'a str],
     /// Fields with this beginning are read too.
-    pub(super) prefix: Option<&'a str>,
+    pub prefix: Option<&'a str>,
 }
 
 /// The fields of a mapping, none of them unknown.
-pub(super) struct Fields<'n> {
-    pub(super) place: Place,
+#[derive(Debug)]
+pub struct Fields<'n> {
+    /// Where the mapping begins.
+    pub place: Place,
     what: String,
     members: &'n [Member],
 }
 
 impl<'n> Fields<'n> {
-    pub(super) fn get(&self, name: &str) -> Option<&'n Node> {
+    /// The value of a field, if it is there.
+    pub fn get(&self, name: &str) -> Option<&'n Node> {
         self.members.iter().find(|member| member.name == name).map(|member| &member.value)
     }
 
-    pub(super) fn place_of(&self, name: &str) -> Place {
+    /// Where the name of a field stands; the beginning of the mapping if it is not there.
+    pub fn place_of(&self, name: &str) -> Place {
         self.members.iter().find(|member| member.name == name).map_or(self.place, |member| member.place)
     }
 
-    pub(super) fn members(&self) -> &'n [Member] {
+    /// Every member, in the order of the file.
+    pub fn members(&self) -> &'n [Member] {
         self.members
     }
 
     /// A field that must be there; `example` is a line that would be right.
-    pub(super) fn required(&self, name: &str, example: &str, problems: &mut Problems<'_>) -> Option<&'n Node> {
+    pub fn required(&self, name: &str, example: &str, problems: &mut Problems<'_>) -> Option<&'n Node> {
         let found = self.get(name);
         if found.is_none() {
             let message = format!("`{name}` is missing in `{}`", self.what);
@@ -53,7 +59,7 @@ impl<'n> Fields<'n> {
 
 impl Problems<'_> {
     /// The fields of a mapping; reports those that are unknown or not built yet.
-    pub(super) fn fields<'n>(&mut self, node: &'n Node, shape: &Shape<'_>) -> Option<Fields<'n>> {
+    pub fn fields<'n>(&mut self, node: &'n Node, shape: &Shape<'_>) -> Option<Fields<'n>> {
         let members = self.map(node, shape.what)?;
         for member in members {
             let name = member.name.as_str();
@@ -62,7 +68,7 @@ impl Problems<'_> {
             }
             if shape.later.contains(&name) {
                 let message = format!("`{name}` in `{}` is known and not built yet", shape.what);
-                self.report(member.place, FileCode::NotBuilt, message, "leave it out: it would have no effect");
+                self.report(member.place, FileCode::Unsupported, message, "leave it out: it would have no effect");
                 continue;
             }
             let message = format!("unknown field {} in `{}`", quote(name), shape.what);
@@ -76,7 +82,8 @@ impl Problems<'_> {
         Some(Fields { place: node.place, what: shape.what.to_owned(), members })
     }
 
-    pub(super) fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Member]> {
+    /// The members of a mapping.
+    pub fn map<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Member]> {
         let Kind::Map(members) = &node.kind else {
             self.wrong_type(node, what, "a mapping", "write `field: value` lines below it");
             return None;
@@ -84,20 +91,22 @@ impl Problems<'_> {
         Some(members)
     }
 
-    pub(super) fn list<'n>(&mut self, node: &'n Node, what: &str, most: usize) -> Option<&'n [Node]> {
+    /// The entries of a list of at most `most`.
+    pub fn list<'n>(&mut self, node: &'n Node, what: &str, most: usize) -> Option<&'n [Node]> {
         let Kind::List(items) = &node.kind else {
             self.wrong_type(node, what, "a list", "write `- entry` lines below it, or `[a, b]`");
             return None;
         };
         if items.len() > most {
             let message = format!("`{what}` has {} entries", items.len());
-            self.report(node.place, FileCode::BadCount, message, format!("at most {most} are allowed"));
+            self.report(node.place, FileCode::TooMany, message, format!("at most {most} are allowed"));
             return None;
         }
         Some(items)
     }
 
-    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+    /// Text, whatever it says.
+    pub fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
         let hint = match &node.kind {
             Kind::Text(text) => return Some(&text.value),
             Kind::Int(number) => format!("put it into quotes: \"{number}\""),
@@ -111,11 +120,11 @@ impl Problems<'_> {
     }
 
     /// Text of a line, or of several, without characters that could disturb whoever sees it.
-    pub(super) fn plain_text(&mut self, node: &Node, what: &str, most: usize, lines: bool) -> Option<String> {
+    pub fn plain_text(&mut self, node: &Node, what: &str, most: usize, lines: bool) -> Option<String> {
         let text = self.text(node, what)?;
         if text.len() > most {
             let message = format!("`{what}` is {} bytes long", text.len());
-            self.report(node.place, FileCode::BadLength, message, format!("at most {most} bytes are allowed"));
+            self.report(node.place, FileCode::TooLong, message, format!("at most {most} bytes are allowed"));
             return None;
         }
         let allowed = |c: char| !is_hostile(c) || (lines && matches!(c, '\n' | '\t' | '\r'));
@@ -127,7 +136,8 @@ impl Problems<'_> {
         Some(text.to_owned())
     }
 
-    pub(super) fn whole(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
+    /// A whole number in a range.
+    pub fn whole(&mut self, node: &Node, what: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let hint = if *range.end() == i64::MAX.unsigned_abs() {
             format!("write a whole number of at least {}, without quotes", range.start())
         } else {
@@ -149,7 +159,8 @@ impl Problems<'_> {
         None
     }
 
-    pub(super) fn flag(&mut self, node: &Node, what: &str) -> Option<bool> {
+    /// `true` or `false`.
+    pub fn flag(&mut self, node: &Node, what: &str) -> Option<bool> {
         let Kind::Bool(bit) = node.kind else {
             self.wrong_type(node, what, "true or false", "write `true` or `false`");
             return None;
@@ -158,13 +169,7 @@ impl Problems<'_> {
     }
 
     /// One of several words; `later` are those that are not built yet.
-    pub(super) fn choice<T: Copy>(
-        &mut self,
-        node: &Node,
-        what: &str,
-        words: &[(&str, T)],
-        later: &[&str],
-    ) -> Option<T> {
+    pub fn choice<T: Copy>(&mut self, node: &Node, what: &str, words: &[(&str, T)], later: &[&str]) -> Option<T> {
         let text = self.text(node, what)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
             return Some(*value);
@@ -172,7 +177,7 @@ impl Problems<'_> {
         let known = words.iter().map(|(word, _)| *word);
         if later.contains(&text) {
             let message = format!("`{text}` for `{what}` is known and not built yet");
-            self.report(node.place, FileCode::NotBuilt, message, format!("write one of {}", listed(known)));
+            self.report(node.place, FileCode::Unsupported, message, format!("write one of {}", listed(known)));
         } else {
             let message = format!("`{what}` cannot be {}", quote(text));
             self.report(node.place, FileCode::BadChoice, message, suggestion(text, known, "write one of"));
@@ -181,7 +186,7 @@ impl Problems<'_> {
     }
 
     /// An exact name, `seg("."seg)*`.
-    pub(super) fn name(&mut self, node: &Node, what: &str) -> Option<String> {
+    pub fn name(&mut self, node: &Node, what: &str) -> Option<String> {
         let text = self.text(node, what)?;
         if is_exact_name(text) {
             return Some(text.to_owned());
@@ -197,7 +202,7 @@ impl Problems<'_> {
     }
 
     /// One segment of a name.
-    pub(super) fn word(&mut self, node: &Node, what: &str) -> Option<String> {
+    pub fn word(&mut self, node: &Node, what: &str) -> Option<String> {
         let text = self.text(node, what)?;
         if is_name_seg(text) {
             return Some(text.to_owned());
@@ -212,7 +217,7 @@ impl Problems<'_> {
     }
 
     /// A pattern of tool names.
-    pub(super) fn pattern(&mut self, node: &Node, what: &str) -> Option<(String, NamePat)> {
+    pub fn pattern(&mut self, node: &Node, what: &str) -> Option<(String, NamePat)> {
         let text = self.text(node, what)?;
         match NamePat::parse(text) {
             Ok(pattern) => Some((text.to_owned(), pattern)),
@@ -226,7 +231,7 @@ impl Problems<'_> {
     }
 
     /// A capability; its canonical text.
-    pub(super) fn capability(&mut self, node: &Node, what: &str) -> Option<(String, Capability)> {
+    pub fn capability(&mut self, node: &Node, what: &str) -> Option<(String, Capability)> {
         let text = self.text(node, what)?;
         match Capability::parse(text) {
             Ok(capability) => {
@@ -234,7 +239,7 @@ impl Problems<'_> {
                 if canonical.len() > CAPABILITY_BYTES_MAX {
                     let message = format!("a capability in `{what}` is {} bytes long", canonical.len());
                     let hint = format!("at most {CAPABILITY_BYTES_MAX} bytes are allowed");
-                    self.report(node.place, FileCode::BadLength, message, hint);
+                    self.report(node.place, FileCode::TooLong, message, hint);
                     return None;
                 }
                 Some((canonical, capability))
@@ -254,7 +259,7 @@ impl Problems<'_> {
     }
 
     /// A JSON pointer, RFC 6901.
-    pub(super) fn pointer(&mut self, node: &Node) -> Option<String> {
+    pub fn pointer(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node, "pointer")?;
         let escapes_end = text.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
         let fine = text.is_empty() || text.starts_with('/');
@@ -269,7 +274,8 @@ impl Problems<'_> {
         None
     }
 
-    pub(super) fn wrong_type(&mut self, node: &Node, what: &str, wanted: &str, hint: &str) {
+    /// Reports that a value is of another type than `wanted`; silent where something was reported already.
+    pub fn wrong_type(&mut self, node: &Node, what: &str, wanted: &str, hint: &str) {
         let found = match node.kind {
             Kind::Null => "nothing",
             Kind::Bool(_) => "true or false",

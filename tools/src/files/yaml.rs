@@ -8,58 +8,76 @@ use std::ops::Range;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, StrInput, options};
 
-use super::limits::FILE_DEPTH_MAX;
+use super::FILE_DEPTH_MAX;
 use super::problem::{FileCode, Problems, clean, quote};
 
 /// A place in a file: line and column in characters, both from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
+pub struct Place {
+    /// The line.
+    pub line: u32,
+    /// The column.
+    pub column: u32,
 }
 
 impl Place {
-    pub(super) const START: Place = Place { line: 1, column: 1 };
+    /// Where a file begins.
+    pub const START: Place = Place { line: 1, column: 1 };
 }
 
 /// A value and its place.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) place: Place,
-    pub(super) kind: Kind,
+pub struct Node {
+    /// Where it begins.
+    pub place: Place,
+    /// What it is.
+    pub kind: Kind,
 }
 
+/// What a value is.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Nothing, `~` or `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// An integer of 64 bits.
     Int(i64),
     /// A number that is not an integer of 64 bits, as it is written.
     Number(String),
+    /// Text.
     Text(Text),
+    /// A list.
     List(Vec<Node>),
+    /// A mapping, in the order of the file, no name twice.
     Map(Vec<Member>),
     /// Already reported; whoever meets it stays silent.
     Broken,
 }
 
+/// Text, and how it is written.
 #[derive(Debug)]
-pub(super) struct Text {
-    pub(super) value: String,
+pub struct Text {
+    /// What it says.
+    pub value: String,
     /// Where it stands in the file, quotes included.
     source: Range<usize>,
     quoted: Option<char>,
 }
 
+/// A member of a mapping.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) place: Place,
-    pub(super) name: String,
-    pub(super) value: Node,
+pub struct Member {
+    /// Where its name stands.
+    pub place: Place,
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Node,
 }
 
 /// Reads the one document of a file. `None` when there is no tree to look at; every mistake is in `problems`.
-pub(super) fn parse(problems: &mut Problems<'_>) -> Option<Node> {
+pub fn parse(problems: &mut Problems<'_>) -> Option<Node> {
     let options = options! {
         disallow_directives: true,
         emit_unresolved_aliases: true,
@@ -97,7 +115,7 @@ impl<'s> Builder<'_, 's> {
             match sign {
                 Sign::End => break,
                 Sign::Document if started => {
-                    let hint = "put each agent into a file of its own";
+                    let hint = format!("put each {} into a file of its own", self.problems.format.noun);
                     self.report(place(&span.start), FileCode::Documents, "a second document begins here", hint);
                     return None;
                 }
@@ -108,7 +126,7 @@ impl<'s> Builder<'_, 's> {
             }
         }
         if matches!(root, None | Some(Node { kind: Kind::Null, .. })) {
-            let hint = "begin with `apiVersion: toka/v1` and `kind: Agent`";
+            let hint = format!("begin with `apiVersion: toka/v1` and `kind: {}`", self.problems.format.kind);
             self.report(Place::START, FileCode::Documents, "the file is empty", hint);
             return None;
         }
@@ -269,7 +287,7 @@ impl<'s> Builder<'_, 's> {
 
 impl Node {
     /// The place of a byte offset inside the text of this node; its beginning where that cannot be told.
-    pub(super) fn place_inside(&self, file: &str, offset: usize) -> Place {
+    pub fn place_inside(&self, file: &str, offset: usize) -> Place {
         let Kind::Text(text) = &self.kind else { return self.place };
         let inside = text.value.get(..offset).and_then(|before| {
             let source = file.get(text.source.clone())?;
