@@ -114,6 +114,32 @@ pub const PARAMS_MAX: usize = 64;
 pub const PARAM_CHARS_MAX: usize = 256;
 /// Words of an enum parameter.
 pub const VALUES_MAX: usize = 64;
+/// Elements of an array parameter.
+pub const ARRAY_ITEMS_MAX: u32 = 1_024;
+/// Labels of a tool.
+pub const TOOL_LABELS_MAX: usize = 32;
+/// Bytes of the name of a label of a tool.
+pub const TOOL_LABEL_NAME_BYTES_MAX: usize = 63;
+/// Bytes of the text of a label of a tool.
+pub const TOOL_LABEL_BYTES_MAX: usize = 255;
+/// Files of a program beside its main file.
+pub const PROGRAM_FILES_MAX: usize = 64;
+/// Toolchains that a tool requires beside the one that starts it.
+pub const REQUIRES_MAX: usize = 16;
+/// Items of the command line of a tool.
+pub const ARGV_ITEMS_MAX: usize = 256;
+/// Environment names that a tool sets, and as many that it passes arguments in.
+pub const ENV_NAMES_MAX: usize = 64;
+/// Characters of the value of an environment name that a tool sets.
+pub const ENV_VALUE_CHARS_MAX: usize = 1_024;
+/// Names that are masked inside granted directories.
+pub const MASKS_MAX: usize = 64;
+/// Artifacts that a tool declares.
+pub const ARTIFACTS_MAX: usize = 32;
+/// Bytes of one artifact.
+pub const ARTIFACT_BYTES_MAX: u64 = 256 << 20;
+/// Files of one artifact.
+pub const ARTIFACT_FILES_MAX: u32 = 1_000;
 /// Bytes of the canonical JSON of arguments.
 pub const ARGUMENT_BYTES_MAX: usize = 1 << 20;
 /// Depth of the JSON of arguments.

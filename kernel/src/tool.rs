@@ -1,5 +1,10 @@
 //! What the rules need to know of a tool.
 
+mod run;
+mod sandbox;
+
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::denial::{Dim, numbered};
@@ -7,9 +12,16 @@ use crate::facts::{FactSpec, FactType, is_pointer, is_root};
 use crate::hash::{Context, derive};
 use crate::ids::Digest;
 use crate::limits::{
-    DESCRIPTION_CHARS_MAX, FACTS_MAX, NAME_SEGS_MAX, NEED_BYTES_MAX, NEEDS_MAX, PARAM_CHARS_MAX, PARAMS_MAX,
-    TOOL_BYTES_MAX, TOOL_SPEC_BYTES_MAX, VALUES_MAX,
+    ARRAY_ITEMS_MAX, DESCRIPTION_CHARS_MAX, FACTS_MAX, NAME_SEGS_MAX, NEED_BYTES_MAX, NEEDS_MAX, PARAM_CHARS_MAX,
+    PARAMS_MAX, TOOL_BYTES_MAX, TOOL_LABEL_BYTES_MAX, TOOL_LABEL_NAME_BYTES_MAX, TOOL_LABELS_MAX, TOOL_SPEC_BYTES_MAX,
+    VALUES_MAX,
 };
+
+pub use run::{
+    ArgvItem, Artifact, FIXED_ENV, Outputs, Pass, ResultKind, Run, RunKind, Stdin, TOOLCHAINS, is_argv_text,
+    is_artifact_path, is_env_name, is_flag, is_program_path, may_set,
+};
+pub use sandbox::{Bound, Net, RunLimits, Sandbox, WorkspaceKind, bounds, is_cwd};
 
 numbered! {
     /// What may be done about a call whose outcome a crash has hidden.
@@ -66,6 +78,10 @@ numbered! {
         Path = 5 "path",
         /// A host name or address.
         Host = 6 "host",
+        /// A list of scalars, at most `max_len` of them.
+        Array = 7 "array",
+        /// Any JSON.
+        Json = 8 "json",
     }
 }
 
@@ -181,6 +197,12 @@ pub struct ToolSpec {
     /// What it answers, at most 1,024 characters without control characters.
     #[serde(rename = "out")]
     pub result: String,
+    /// For people who look for tools, at most 32; not written when there are none.
+    #[serde(rename = "lbls", default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The foreign program behind it; a tool without one is part of the node. Not written when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
 }
 
 /// A parameter of a tool: a member of its arguments.
@@ -202,7 +224,7 @@ pub struct ParamSpec {
     pub min: Option<i64>,
     /// The greatest integer.
     pub max: Option<i64>,
-    /// The most bytes of a string.
+    /// The most bytes of a string, or elements of an array.
     #[serde(rename = "mlen")]
     pub max_len: Option<u32>,
     /// The words of an enum, 1 to 64; empty for every other type.
@@ -211,6 +233,28 @@ pub struct ParamSpec {
     /// What it means: at most 256 characters without control characters.
     #[serde(rename = "desc")]
     pub description: String,
+    /// What the elements of an array are; not written for another type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<Items>,
+}
+
+/// What the elements of an array parameter are. No path and no host: the walker of the facts does not look there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Items {
+    /// The number of a [`ParamType`] with one value: string, integer, boolean or enum.
+    #[serde(rename = "typ")]
+    pub kind: u8,
+    /// As of a parameter.
+    pub min: Option<i64>,
+    /// As of a parameter.
+    pub max: Option<i64>,
+    /// As of a parameter.
+    #[serde(rename = "mlen")]
+    pub max_len: Option<u32>,
+    /// As of a parameter.
+    #[serde(rename = "vals")]
+    pub values: Vec<String>,
 }
 
 /// Why bytes are no tool spec, or a spec has no bytes.
@@ -297,9 +341,12 @@ impl ToolSpec {
                 "params",
             ),
             (is_text(&self.result, 0, DESCRIPTION_CHARS_MAX), "result"),
+            (self.labels.len() <= TOOL_LABELS_MAX && self.labels.iter().all(is_label), "labels"),
         ];
-        match rules.iter().find(|(holds, _)| !holds) {
-            Some((_, field)) => Err(ToolSpecError::Form { field }),
+        let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, field)| *field);
+        let run = || self.run.as_ref().and_then(|run| run.fault(self.level, &self.params));
+        match broken.or_else(run) {
+            Some(field) => Err(ToolSpecError::Form { field }),
             None => Ok(()),
         }
     }
@@ -314,7 +361,15 @@ impl ToolSpec {
         let fact = match ParamType::from_number(param.kind) {
             Some(ParamType::Path) => Some(FactType::Path),
             Some(ParamType::Host) => Some(FactType::Host),
-            Some(ParamType::String | ParamType::Integer | ParamType::Boolean | ParamType::Enum) | None => None,
+            Some(
+                ParamType::String
+                | ParamType::Integer
+                | ParamType::Boolean
+                | ParamType::Enum
+                | ParamType::Array
+                | ParamType::Json,
+            )
+            | None => None,
         };
         param.is_sound() && fact.is_none_or(|kind| self.declares(&format!("/{}", param.name), kind))
     }
@@ -338,16 +393,43 @@ impl ToolSpec {
 impl ParamSpec {
     fn is_sound(&self) -> bool {
         let Some(kind) = ParamType::from_number(self.kind) else { return false };
-        let values = match kind {
-            ParamType::Enum => (1..=VALUES_MAX).contains(&self.values.len()),
-            ParamType::String | ParamType::Integer | ParamType::Boolean | ParamType::Path | ParamType::Host => {
-                self.values.is_empty()
+        let one =
+            Items { kind: self.kind, min: self.min, max: self.max, max_len: self.max_len, values: self.values.clone() };
+        let form = match (kind, &self.items) {
+            (ParamType::Array, Some(items)) => {
+                let plain = Items { max_len: None, ..one } == Items { kind: self.kind, ..Items::EMPTY };
+                plain && items.is_sound() && self.max_len.is_none_or(|most| most <= ARRAY_ITEMS_MAX)
             }
+            (ParamType::Path | ParamType::Host | ParamType::Json, None) => {
+                one == Items { kind: self.kind, ..Items::EMPTY }
+            }
+            (ParamType::String | ParamType::Integer | ParamType::Boolean | ParamType::Enum, None) => one.is_sound(),
+            (_, Some(_)) | (ParamType::Array, None) => false,
         };
-        let ranged = kind == ParamType::Integer || (self.min.is_none() && self.max.is_none());
-        let bounded = kind == ParamType::String || self.max_len.is_none();
-        is_param_name(&self.name) && values && ranged && bounded && is_text(&self.description, 0, PARAM_CHARS_MAX)
+        is_param_name(&self.name) && form && is_text(&self.description, 0, PARAM_CHARS_MAX)
     }
+}
+
+impl Items {
+    const EMPTY: Items = Items { kind: 0, min: None, max: None, max_len: None, values: Vec::new() };
+
+    fn is_sound(&self) -> bool {
+        let (words, ranged, bounded) = match ParamType::from_number(self.kind) {
+            Some(ParamType::String) => (false, false, true),
+            Some(ParamType::Integer) => (false, true, false),
+            Some(ParamType::Boolean) => (false, false, false),
+            Some(ParamType::Enum) => (true, false, false),
+            Some(ParamType::Path | ParamType::Host | ParamType::Array | ParamType::Json) | None => return false,
+        };
+        let values = if words { (1..=VALUES_MAX).contains(&self.values.len()) } else { self.values.is_empty() };
+        let unranged = self.min.is_none() && self.max.is_none();
+        values && (ranged || unranged) && (bounded || self.max_len.is_none())
+    }
+}
+
+fn is_label((name, text): (&String, &String)) -> bool {
+    let bounded = (1..=TOOL_LABEL_NAME_BYTES_MAX).contains(&name.len()) && text.len() <= TOOL_LABEL_BYTES_MAX;
+    bounded && !name.chars().chain(text.chars()).any(char::is_control)
 }
 
 fn within(bytes: Vec<u8>, max: usize) -> Result<Vec<u8>, ToolSpecError> {

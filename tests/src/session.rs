@@ -1,5 +1,6 @@
 //! A session driven by hand: fixed keys, a clock that is pushed, every entry kept.
 
+use std::collections::BTreeMap;
 use toka_kernel::body::registry_digest;
 use toka_kernel::body::v1::{
     BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, Grant, GrantAsked, OpenAsked,
@@ -377,6 +378,8 @@ pub fn reader_spec() -> ToolSpec {
         parallel_safe: true,
         params: Vec::new(),
         result: String::new(),
+        labels: BTreeMap::new(),
+        run: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use toka_kernel::denial::Code;
 use toka_kernel::facts::{Extracted, Fact, FactsFault, extract, host, is_path};
-use toka_kernel::limits::{ARGUMENT_BYTES_MAX, SCALAR_BYTES_MAX};
+use toka_kernel::limits::{ARGUMENT_BYTES_MAX, ARRAY_ITEMS_MAX, SCALAR_BYTES_MAX};
 use toka_kernel::tool::{ParamSpec, ParamType, ToolSpec};
 
 use crate::json::{JsonFault, canonicalise};
@@ -61,6 +61,9 @@ pub enum Rule {
     /// Too many bytes.
     #[error("longer than {0} bytes")]
     MaxLen(u32),
+    /// Too many elements.
+    #[error("more than {0} elements")]
+    Count(u32),
     /// A string with the character U+0000.
     #[error("holds a NUL")]
     Nul,
@@ -115,15 +118,15 @@ fn check_members(spec: &ToolSpec, value: &Value) -> Result<(), ArgumentError> {
     }
 }
 
-fn check_value(param: &ParamSpec, value: &Value) -> Result<(), ArgumentError> {
+/// Checks one value against its parameter.
+pub(crate) fn check_value(param: &ParamSpec, value: &Value) -> Result<(), ArgumentError> {
     let kind = ParamType::from_number(param.kind).ok_or_else(|| broken(&param.name, Rule::Spec))?;
     let fails = |rule: Rule| broken(&param.name, rule);
     let wrong = || fails(Rule::Type(kind));
     match kind {
-        ParamType::Boolean => value.as_bool().map(drop).ok_or_else(wrong),
-        ParamType::Integer => check_integer(param, value.as_i64().ok_or_else(wrong)?).map_err(fails),
-        ParamType::String => check_string(param, value.as_str().ok_or_else(wrong)?).map_err(fails),
-        ParamType::Enum => check_enum(param, value.as_str().ok_or_else(wrong)?).map_err(fails),
+        ParamType::Boolean | ParamType::Integer | ParamType::String | ParamType::Enum => {
+            check_scalar(kind, (param.min, param.max, param.max_len, &param.values), value).map_err(fails)
+        }
         ParamType::Path if !is_path(value.as_str().ok_or_else(wrong)?) => {
             Err(ArgumentError { code: Code::BadPath, ..fails(Rule::Facts(FactsFault::Path)) })
         }
@@ -131,11 +134,54 @@ fn check_value(param: &ParamSpec, value: &Value) -> Result<(), ArgumentError> {
             Err(ArgumentError { code: Code::BadHost, ..fails(Rule::Facts(FactsFault::Host)) })
         }
         ParamType::Path | ParamType::Host => Ok(()),
+        ParamType::Array => check_array(param, value.as_array().ok_or_else(wrong)?),
+        ParamType::Json => check_json(value).map_err(fails),
     }
 }
 
-fn check_integer(param: &ParamSpec, value: i64) -> Result<(), Rule> {
-    match (param.min, param.max) {
+type Bounds<'a> = (Option<i64>, Option<i64>, Option<u32>, &'a [String]);
+
+fn check_scalar(kind: ParamType, (min, max, max_len, values): Bounds<'_>, value: &Value) -> Result<(), Rule> {
+    let wrong = || Rule::Type(kind);
+    match kind {
+        ParamType::Boolean => value.as_bool().map(drop).ok_or_else(wrong),
+        ParamType::Integer => check_integer(min, max, value.as_i64().ok_or_else(wrong)?),
+        ParamType::String => check_string(max_len, value.as_str().ok_or_else(wrong)?),
+        ParamType::Enum => check_enum(values, value.as_str().ok_or_else(wrong)?),
+        ParamType::Path | ParamType::Host | ParamType::Array | ParamType::Json => Err(Rule::Spec),
+    }
+}
+
+fn check_array(param: &ParamSpec, elements: &[Value]) -> Result<(), ArgumentError> {
+    let items = param.items.as_ref().ok_or_else(|| broken(&param.name, Rule::Spec))?;
+    let kind = ParamType::from_number(items.kind).ok_or_else(|| broken(&param.name, Rule::Spec))?;
+    let most = param.max_len.unwrap_or(ARRAY_ITEMS_MAX);
+    if u32::try_from(elements.len()).is_ok_and(|count| count > most) {
+        return Err(broken(&param.name, Rule::Count(most)));
+    }
+    for (index, element) in elements.iter().enumerate() {
+        check_scalar(kind, (items.min, items.max, items.max_len, &items.values), element).map_err(|rule| {
+            let pointer = format!("/{}/{index}", param.name);
+            located(Code::BadArguments, pointer, rule)
+        })?;
+    }
+    Ok(())
+}
+
+/// No program can be handed a NUL, wherever it stands. Depth is bounded by the canonical form.
+fn check_json(value: &Value) -> Result<(), Rule> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        Value::String(text) if text.contains('\0') => Err(Rule::Nul),
+        Value::String(_) => Ok(()),
+        Value::Array(elements) => elements.iter().try_for_each(check_json),
+        Value::Object(members) if members.keys().any(|name| name.contains('\0')) => Err(Rule::Nul),
+        Value::Object(members) => members.values().try_for_each(check_json),
+    }
+}
+
+fn check_integer(min: Option<i64>, max: Option<i64>, value: i64) -> Result<(), Rule> {
+    match (min, max) {
         (Some(min), _) if value < min => Err(Rule::Min(min)),
         (_, Some(max)) if value > max => Err(Rule::Max(max)),
         _ => Ok(()),
@@ -143,10 +189,10 @@ fn check_integer(param: &ParamSpec, value: i64) -> Result<(), Rule> {
 }
 
 /// What a string may hold when its parameter does not say.
-const MAX_LEN: u32 = 4_096;
+pub(crate) const MAX_LEN: u32 = 4_096;
 
-fn check_string(param: &ParamSpec, text: &str) -> Result<(), Rule> {
-    let max = param.max_len.unwrap_or(MAX_LEN);
+fn check_string(max_len: Option<u32>, text: &str) -> Result<(), Rule> {
+    let max = max_len.unwrap_or(MAX_LEN);
     match text.len() {
         _ if text.contains('\0') => Err(Rule::Nul),
         length if length > ARGUMENT_BYTES_MAX || u32::try_from(length).is_ok_and(|length| length > max) => {
@@ -156,9 +202,9 @@ fn check_string(param: &ParamSpec, text: &str) -> Result<(), Rule> {
     }
 }
 
-fn check_enum(param: &ParamSpec, text: &str) -> Result<(), Rule> {
-    let known = param.values.iter().any(|value| value == text);
-    if known { Ok(()) } else { Err(Rule::Values(param.values.clone())) }
+fn check_enum(values: &[String], text: &str) -> Result<(), Rule> {
+    let known = values.iter().any(|value| value == text);
+    if known { Ok(()) } else { Err(Rule::Values(values.to_vec())) }
 }
 
 fn broken(name: &str, rule: impl Into<Rule>) -> ArgumentError {

@@ -275,5 +275,7 @@ fn spec() -> ToolSpec {
             or("false", show_hidden),
         ],
         result: "JSON: entries, each with path (or path_base64), kind and bytes, sorted by path; truncated.".to_owned(),
+        labels: BTreeMap::new(),
+        run: None,
     }
 }

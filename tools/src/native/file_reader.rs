@@ -1,5 +1,6 @@
 //! `file-reader`: the content of one file.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
@@ -172,5 +173,7 @@ fn spec() -> ToolSpec {
         result: "JSON: content, encoding (utf8 or base64), bytes returned, total length of the file, blake3 of the \
                  bytes returned, truncated (whether more follows)."
             .to_owned(),
+        labels: BTreeMap::new(),
+        run: None,
     }
 }

@@ -1,5 +1,6 @@
 //! `file-writer`: the whole content of one file, replaced at once.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -350,6 +351,8 @@ fn spec() -> ToolSpec {
             required(path),
         ],
         result: "JSON: bytes and blake3 of what was written.".to_owned(),
+        labels: BTreeMap::new(),
+        run: None,
     }
 }
 

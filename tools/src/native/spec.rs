@@ -36,6 +36,7 @@ pub(super) fn param(name: &str, kind: ParamType, description: &str) -> ParamSpec
         max_len: None,
         values: Vec::new(),
         description: description.to_owned(),
+        items: None,
     }
 }
 

@@ -1,0 +1,243 @@
+//! What confines a foreign program: integers, with the bounds of each in one table.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::run::may_set;
+use super::{Level, is_text};
+use crate::denial::numbered;
+use crate::facts::{is_path, is_path_segment};
+use crate::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX};
+
+numbered! {
+    /// Where the workspace of a call lies.
+    WorkspaceKind: u8 {
+        /// In memory, gone with the call.
+        Memory = 1 "memory",
+        /// On a disk, removed after the call.
+        Disk = 2 "disk",
+    }
+}
+
+numbered! {
+    /// What network a call has.
+    Net: u8 {
+        /// None.
+        None = 1 "none",
+        /// A loopback device of its own.
+        Loopback = 2 "loopback",
+    }
+}
+
+/// What confines a foreign program beside its level. Which files it sees follows from its needs, call by call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// Names that are masked inside granted directories, ascending; at most 64.
+    #[serde(rename = "deny")]
+    pub deny_within: Vec<String>,
+    /// Bytes of `/tmp`.
+    #[serde(rename = "tmpb")]
+    pub tmp_bytes: u64,
+    /// Files and directories of `/tmp`.
+    #[serde(rename = "tmpi")]
+    pub tmp_inodes: u64,
+    /// Bytes of `/dev/shm`; 0 for none.
+    #[serde(rename = "shmb")]
+    pub shm_bytes: u64,
+    /// The number of a [`WorkspaceKind`].
+    #[serde(rename = "wsk")]
+    pub workspace_kind: u8,
+    /// Bytes of the workspace.
+    #[serde(rename = "wsb")]
+    pub workspace_bytes: u64,
+    /// Files and directories of the workspace.
+    #[serde(rename = "wsi")]
+    pub workspace_inodes: u64,
+    /// Where the program starts: `/workspace` or below.
+    pub cwd: String,
+    /// The number of a [`Net`].
+    pub net: u8,
+    /// Environment names and values, at most 64.
+    pub env: BTreeMap<String, String>,
+    /// The limits.
+    #[serde(rename = "lim")]
+    pub limits: RunLimits,
+}
+
+/// The limits of one call of a foreign program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunLimits {
+    /// Time on the wall, in µs.
+    pub wall_us: u64,
+    /// Time on processors, in µs.
+    pub cpu_us: u64,
+    /// Share of one core, in percent.
+    #[serde(rename = "cpu_pc")]
+    pub cpu_percent: u64,
+    /// Memory of all processes together.
+    #[serde(rename = "mem")]
+    pub memory_bytes: u64,
+    /// Address space of each process.
+    #[serde(rename = "as")]
+    pub as_bytes: u64,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Open files of each process.
+    #[serde(rename = "nofile")]
+    pub open_files: u64,
+    /// Bytes of a file.
+    #[serde(rename = "fsize")]
+    pub file_size: u64,
+    /// Bytes of standard output that are kept.
+    #[serde(rename = "outb")]
+    pub stdout_bytes: u64,
+    /// Bytes of standard error that are kept.
+    #[serde(rename = "errb")]
+    pub stderr_bytes: u64,
+    /// Bytes of both streams after which the call is ended.
+    #[serde(rename = "allb")]
+    pub output_total_bytes: u64,
+    /// Time between the request to end and the end, in µs.
+    #[serde(rename = "grace")]
+    pub grace_us: u64,
+}
+
+/// What one number of a sandbox may be, and what it is when a manifest does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// When nothing is said.
+    pub default: u64,
+    /// The least.
+    pub min: u64,
+    /// The most. A node may allow less.
+    pub max: u64,
+}
+
+const fn bound(default: u64, min: u64, max: u64) -> Bound {
+    Bound { default, min, max }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const SECOND: u64 = 1_000_000;
+
+/// The bounds of the numbers of a [`Sandbox`] and of [`RunLimits`], by the names of their fields.
+#[expect(missing_docs, reason = "each is the bound of the field of the same name")]
+pub mod bounds {
+    use super::{Bound, GIB, MIB, SECOND, bound};
+
+    pub const TMP_BYTES: Bound = bound(64 * MIB, 1, GIB);
+    pub const TMP_INODES: Bound = bound(4_096, 1, 65_536);
+    pub const SHM_BYTES: Bound = bound(0, 0, GIB);
+    pub const WORKSPACE_BYTES: Bound = bound(64 * MIB, 1, 4 * GIB);
+    pub const WORKSPACE_INODES: Bound = bound(4_096, 1, 1_000_000);
+    pub const WALL_US: Bound = bound(30 * SECOND, 1, 3_600 * SECOND);
+    pub const CPU_US: Bound = bound(20 * SECOND, 1, 3_600 * SECOND);
+    pub const CPU_PERCENT: Bound = bound(100, 1, 6_400);
+    pub const MEMORY_BYTES: Bound = bound(512 * MIB, 1, 16 * GIB);
+    pub const AS_BYTES: Bound = bound(4 * GIB, 1, 1_024 * GIB);
+    pub const PIDS: Bound = bound(64, 1, 1_024);
+    pub const OPEN_FILES: Bound = bound(256, 8, 4_096);
+    pub const FILE_SIZE: Bound = bound(64 * MIB, 1, 4 * GIB);
+    pub const STDOUT_BYTES: Bound = bound(MIB, 1, 16 * MIB);
+    pub const STDERR_BYTES: Bound = bound(MIB, 1, 16 * MIB);
+    pub const OUTPUT_TOTAL_BYTES: Bound = bound(64 * MIB, 1, 1_024 * MIB);
+    pub const GRACE_US: Bound = bound(SECOND / 2, 0, 10 * SECOND);
+}
+
+impl Default for RunLimits {
+    fn default() -> RunLimits {
+        RunLimits {
+            wall_us: bounds::WALL_US.default,
+            cpu_us: bounds::CPU_US.default,
+            cpu_percent: bounds::CPU_PERCENT.default,
+            memory_bytes: bounds::MEMORY_BYTES.default,
+            as_bytes: bounds::AS_BYTES.default,
+            pids: bounds::PIDS.default,
+            open_files: bounds::OPEN_FILES.default,
+            file_size: bounds::FILE_SIZE.default,
+            stdout_bytes: bounds::STDOUT_BYTES.default,
+            stderr_bytes: bounds::STDERR_BYTES.default,
+            output_total_bytes: bounds::OUTPUT_TOTAL_BYTES.default,
+            grace_us: bounds::GRACE_US.default,
+        }
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Sandbox {
+        Sandbox {
+            deny_within: [".env", ".git", ".ssh", ".toka"].map(str::to_owned).into(),
+            tmp_bytes: bounds::TMP_BYTES.default,
+            tmp_inodes: bounds::TMP_INODES.default,
+            shm_bytes: bounds::SHM_BYTES.default,
+            workspace_kind: WorkspaceKind::Memory.number(),
+            workspace_bytes: bounds::WORKSPACE_BYTES.default,
+            workspace_inodes: bounds::WORKSPACE_INODES.default,
+            cwd: "/workspace".to_owned(),
+            net: Net::None.number(),
+            env: BTreeMap::new(),
+            limits: RunLimits::default(),
+        }
+    }
+}
+
+impl Sandbox {
+    pub(super) fn is_sound(&self, level: Level) -> bool {
+        let masks = self.deny_within.iter().all(|name| is_path_segment(name))
+            && self.deny_within.windows(2).all(|pair| pair[0] < pair[1])
+            && self.deny_within.len() <= MASKS_MAX;
+        // Landlock holds connections by port only, so a network below `strong` would be that of the machine.
+        let net = match Net::from_number(self.net) {
+            Some(Net::None) => true,
+            Some(Net::Loopback) => level == Level::Strong,
+            None => false,
+        };
+        let env = self.env.len() <= ENV_NAMES_MAX
+            && self.env.iter().all(|(name, value)| may_set(name) && is_text(value, 0, ENV_VALUE_CHARS_MAX));
+        let numbers = [
+            (self.tmp_bytes, bounds::TMP_BYTES),
+            (self.tmp_inodes, bounds::TMP_INODES),
+            (self.shm_bytes, bounds::SHM_BYTES),
+            (self.workspace_bytes, bounds::WORKSPACE_BYTES),
+            (self.workspace_inodes, bounds::WORKSPACE_INODES),
+        ];
+        let workspace = WorkspaceKind::from_number(self.workspace_kind).is_some();
+        masks && net && env && workspace && is_cwd(&self.cwd) && within(&numbers) && self.limits.is_sound()
+    }
+}
+
+impl RunLimits {
+    fn is_sound(&self) -> bool {
+        within(&[
+            (self.wall_us, bounds::WALL_US),
+            (self.cpu_us, bounds::CPU_US),
+            (self.cpu_percent, bounds::CPU_PERCENT),
+            (self.memory_bytes, bounds::MEMORY_BYTES),
+            (self.as_bytes, bounds::AS_BYTES),
+            (self.pids, bounds::PIDS),
+            (self.open_files, bounds::OPEN_FILES),
+            (self.file_size, bounds::FILE_SIZE),
+            (self.stdout_bytes, bounds::STDOUT_BYTES),
+            (self.stderr_bytes, bounds::STDERR_BYTES),
+            (self.output_total_bytes, bounds::OUTPUT_TOTAL_BYTES),
+            (self.grace_us, bounds::GRACE_US),
+        ])
+    }
+}
+
+fn within(numbers: &[(u64, Bound)]) -> bool {
+    numbers.iter().all(|(number, bound)| (bound.min..=bound.max).contains(number))
+}
+
+/// Whether a program may start there: `/workspace`, or below it in the path grammar.
+pub fn is_cwd(path: &str) -> bool {
+    let below = path.strip_prefix("/workspace");
+    below.is_some_and(|below| {
+        below.is_empty()
+            || below.strip_prefix('/').is_some_and(|rest| !rest.is_empty() && is_path(&format!("r:{rest}")))
+    })
+}
