@@ -200,7 +200,7 @@ fn open_prefix(root: BorrowedFd<'_>, segments: &[&str]) -> Result<OwnedFd, Errno
 /// A resolution beneath a directory gives up when something is renamed meanwhile; so often it is tried again.
 const TRIES: usize = 32;
 
-fn retried<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+pub(crate) fn retried<T>(attempt: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     let mut result = attempt();
     for _ in 1..TRIES {
         if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {

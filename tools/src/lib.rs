@@ -12,15 +12,26 @@
 #![forbid(unsafe_code)]
 
 mod confine;
+mod discovery;
 pub mod files;
+mod invocation;
 mod json;
+mod manifest;
 mod native;
 mod params;
+mod program;
 
 pub use confine::{Granted, Handed, Ops, open_root};
+pub use discovery::{DISCOVERY_DEPTH_MAX, DISCOVERY_ENTRIES_MAX, Discovery, MANIFEST_SUFFIX, discover, load};
+pub use invocation::{COMMAND_LINE_BYTES_MAX, CallNames, Invocation, PARAMS_FILE, invocation};
 pub use json::{JsonError, JsonFault, TEXT_BYTES_MAX, canonical, canonicalise};
+pub use manifest::{MANIFEST_BYTES_MAX, Manifest};
 pub use native::file_lister::FileLister;
 pub use native::file_reader::FileReader;
 pub use native::file_writer::FileWriter;
 pub use native::{Cancel, Dirs, NativeTool, Request, ToolFailure, by_name, registry};
 pub use params::{ArgumentError, Prepared, Rule, check, prepare};
+pub use program::{
+    Folders, PROGRAM_BYTES_MAX, PROGRAM_FILE_BYTES_MAX, ProgramFault, ProgramFile, ProgramSource, open_folder,
+    pin_text, program_digest, read_program,
+};

@@ -6,6 +6,7 @@ use toka_kernel::facts::{Extracted, Fact, FactsFault, extract, host, is_path};
 use toka_kernel::limits::{ARGUMENT_BYTES_MAX, ARRAY_ITEMS_MAX, SCALAR_BYTES_MAX};
 use toka_kernel::tool::{ParamSpec, ParamType, ToolSpec};
 
+use crate::invocation::check_passing;
 use crate::json::{JsonFault, canonicalise};
 
 /// Arguments that fit their tool, in the form in which a call carries them.
@@ -70,6 +71,12 @@ pub enum Rule {
     /// None of the words of an enum.
     #[error("none of: {}", .0.join(", "))]
     Values(Vec<String>),
+    /// It would stand where a program looks for flags.
+    #[error("begins with `-` where it could be taken for a flag")]
+    LeadingDash,
+    /// The command line or the environment would be too long.
+    #[error("more than {0} bytes on the command line or in the environment")]
+    CommandLine(usize),
     /// The spec itself is broken.
     #[error("the tool spec is broken")]
     Spec,
@@ -85,7 +92,8 @@ impl ArgumentError {
 /// Makes canonical arguments and their facts of the text that somebody sent.
 pub fn prepare(spec: &ToolSpec, text: &str) -> Result<Prepared, ArgumentError> {
     let arguments = canonicalise(text).map_err(|error| broken("", error.what))?;
-    let Extracted { facts, extra } = read(spec, &arguments)?.1;
+    let (value, Extracted { facts, extra }) = read(spec, &arguments)?;
+    check_passing(spec, &value)?;
     Ok(Prepared { arguments, facts, extra })
 }
 
@@ -207,7 +215,7 @@ fn check_enum(values: &[String], text: &str) -> Result<(), Rule> {
     if known { Ok(()) } else { Err(Rule::Values(values.to_vec())) }
 }
 
-fn broken(name: &str, rule: impl Into<Rule>) -> ArgumentError {
+pub(crate) fn broken(name: &str, rule: impl Into<Rule>) -> ArgumentError {
     let pointer = match name {
         "" => String::new(),
         _ => format!("/{}", name.replace('~', "~0").replace('/', "~1")),
@@ -216,6 +224,6 @@ fn broken(name: &str, rule: impl Into<Rule>) -> ArgumentError {
     located(Code::BadArguments, pointer, rule)
 }
 
-fn located(code: Code, pointer: String, rule: impl Into<Rule>) -> ArgumentError {
+pub(crate) fn located(code: Code, pointer: String, rule: impl Into<Rule>) -> ArgumentError {
     ArgumentError { code, pointer, rule: rule.into() }
 }

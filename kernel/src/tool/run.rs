@@ -192,8 +192,9 @@ impl Run {
             Some(RunKind::Executable) => is_program_path(&self.path) || absolute,
             None => false,
         };
-        let names: BTreeSet<&String> = self.files.iter().chain([&self.path]).collect();
-        let distinct = names.len() == self.files.len() + 1;
+        let placed: BTreeSet<String> = self.files.iter().chain([&self.path]).map(|name| place(name)).collect();
+        let inside = |name: &String| name.match_indices('/').skip(2).any(|(at, _)| placed.contains(&name[..at]));
+        let distinct = placed.len() == self.files.len() + 1 && !placed.iter().any(inside);
         main && distinct && self.files.len() <= PROGRAM_FILES_MAX && self.files.iter().all(|file| is_program_path(file))
     }
 
@@ -248,6 +249,12 @@ impl Outputs {
             && names.len() == self.artifacts.len()
             && self.artifacts.iter().all(sound)
     }
+}
+
+/// Where a file of a program lies when it runs: `/tool/` and its path, or its last segment if that is absolute.
+pub fn place(name: &str) -> String {
+    let below = if name.starts_with('/') { name.rsplit('/').next().unwrap_or_default() } else { name };
+    format!("/tool/{below}")
 }
 
 /// Whether a text can name a file of a program: relative, in the path grammar, at most 256 bytes.

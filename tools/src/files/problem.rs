@@ -116,6 +116,32 @@ file_codes! {
     GrantNotCovered = 1071,
     /// A warning: a pattern in `tools` that no step needs.
     ToolUnused = 1072,
+    /// A name that is kept for the node itself.
+    ReservedName = 1080,
+    /// The same name twice where each must be one thing.
+    DuplicateName = 1081,
+    /// A path outside its form, one that leads nowhere, or one with a link on the way.
+    BadPath = 1082,
+    /// A directory, pipe, socket or device where a file must be.
+    NotRegular = 1083,
+    /// A toolchain that nobody knows, or not the one that goes with the kind.
+    UnknownToolchain = 1084,
+    /// A built-in tool that this program does not have.
+    UnknownNative = 1085,
+    /// A digest that is written and is not the one of the files.
+    PinMismatch = 1086,
+    /// A parameter whose fields do not fit each other.
+    BadSchema = 1087,
+    /// Two fields that exclude each other.
+    Conflict = 1088,
+    /// A mapping of parameters that could be read in two ways, or leads nowhere.
+    BadMapping = 1089,
+    /// A fact that no parameter can be.
+    BadFact = 1090,
+    /// A reserve that a call within its limits could overrun.
+    ReserveTooSmall = 1091,
+    /// A sandbox that would confine nothing, or let in what must stay out.
+    BadSandbox = 1092,
 }
 
 impl FileCode {
