@@ -2,6 +2,9 @@
 //!
 //! - [`ToolSpec`](toka_kernel::tool::ToolSpec) (a kernel type) says what a tool is; [`prepare`] turns the text of
 //!   somebody's arguments into the canonical bytes and facts that a call carries, or into one error with a place;
+//! - [`Manifest`] is a file that becomes such a spec, with the program behind it; [`discover`] finds them, [`SHIPPED`]
+//!   holds those that come with Toka;
+//! - [`invocation`] says how admitted arguments reach a foreign program: command line, environment, standard input;
 //! - [`NativeTool`] is a tool that runs inside the node; [`registry`] lists them;
 //! - [`Handed`] is a directory that was opened for one call: all that a tool can reach.
 //!
@@ -20,6 +23,7 @@ mod manifest;
 mod native;
 mod params;
 mod program;
+mod shipped;
 
 pub use confine::{Granted, Handed, Ops, open_root};
 pub use discovery::{DISCOVERY_DEPTH_MAX, DISCOVERY_ENTRIES_MAX, Discovery, MANIFEST_SUFFIX, discover, load};
@@ -35,3 +39,4 @@ pub use program::{
     Folders, PROGRAM_BYTES_MAX, PROGRAM_FILE_BYTES_MAX, ProgramFault, ProgramFile, ProgramSource, open_folder,
     pin_text, program_digest, read_program,
 };
+pub use shipped::{SHIPPED, Shipped};

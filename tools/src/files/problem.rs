@@ -260,9 +260,10 @@ pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 
 /// "did you mean …?" when some word is near, else what could stand there.
 pub fn suggestion<'a>(word: &str, words: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
-    match nearest(word, words.clone()) {
-        Some(near) => format!("did you mean {}?", quote(near)),
-        None => format!("{what}: {}", listed(words)),
+    match (nearest(word, words.clone()), words.clone().into_iter().next()) {
+        (Some(near), _) => format!("did you mean {}?", quote(near)),
+        (None, Some(_)) => format!("{what}: {}", listed(words)),
+        (None, None) => format!("{what}: none is declared"),
     }
 }
 
