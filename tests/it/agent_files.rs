@@ -9,7 +9,7 @@ use toka_runtime::agents::limits::*;
 use toka_runtime::agents::script::{Act, OnError, Target, Value};
 use toka_runtime::agents::{Agent, AgentSet, AgentSpec, FileCode, FileError, Priority, SpecError, Then};
 use toka_tools::files::quantity::{Duration, QuantityError, Size, Usd};
-use toka_tools::files::{FILE_DEPTH_MAX, FILE_ERRORS_MAX, VERSION_BYTES_MAX};
+use toka_tools::files::{FILE_DEPTH_MAX, FILE_ERRORS_MAX};
 
 use crate::script_source::{agents, pool};
 

@@ -13,6 +13,7 @@
 //! system keeps every opening beneath that directory. It decides nothing about authority: whoever calls a tool has
 //! an admitted call, and hands over what that call was granted.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod confine;
 mod discovery;

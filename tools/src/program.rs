@@ -45,7 +45,7 @@ pub enum ProgramFault {
     #[error("it is no regular file")]
     NotRegular,
     /// More than 64 MiB, or more than 256 MiB with the others.
-    #[error("it is larger than {} MiB, or all files together than {} MiB", PROGRAM_FILE_BYTES_MAX >> 20, PROGRAM_BYTES_MAX >> 20)]
+    #[error("it is larger than 64 MiB, or all files together than 256 MiB")]
     TooLarge,
     /// An absolute path, and no directory for such paths was handed over.
     #[error("files outside the folder of the manifest cannot be read here")]

@@ -32,6 +32,7 @@ fn unmarked(case: &str) -> (String, Vec<(u32, u32)>) {
     (marked.replace('¦', ""), places)
 }
 
+/// With `TOKA_BLESS_BAD_MANIFESTS=FILE` the table is also written as it would be right, for people to compare.
 #[test]
 fn every_bad_manifest_is_told_place_code_message_and_hint() {
     let data = include_str!("bad.txt");
@@ -104,7 +105,11 @@ fn a_tool_whose_decision_part_would_be_too_large_is_refused_as_a_whole() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes: Vec<u8>, text in "\\PC*", yaml in "[-a{}\\[\\]:, \n\"'#&*!|>%@?~0-9]{0,80}") {
+    fn no_bytes_make_the_reader_panic(
+        bytes: Vec<u8>,
+        text in "\\PC*",
+        yaml in "[-a{}\\[\\]:, \n\"'#&*!|>%@?~0-9]{0,80}",
+    ) {
         let below = format!("{HEAD}spec:\n  run: {{ kind: python, path: main.py }}\n  {yaml}");
         for bytes in [bytes, text.into_bytes(), yaml.into_bytes(), below.into_bytes()] {
             let _ = Manifest::read("t.tool.yaml", &bytes, &files());

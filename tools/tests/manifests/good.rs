@@ -187,3 +187,29 @@ fn no_type_of_parameter_is_left_out() {
     assert_eq!(spec.needs[0].text, "fs:{/e}/**#delete");
     assert!(ToolSpec::decode(&spec.encode().expect("sound")).is_ok());
 }
+
+#[test]
+fn the_encoding_of_a_foreign_tool_is_frozen() {
+    let spec = good(
+        "  run: { kind: executable, path: /usr/bin/tool, files: [ lib/a.py ] }
+  params:
+    - { name: a, type: string }
+    - { name: b, type: boolean }
+    - { name: c, type: array, items: { type: enum, values: [ x ] } }
+  pass:
+    argv: [ { const: go }, { flag: -b, when: b }, { flag: --a, param: a, join: true }, { const: -- }, { rest: c } ]
+    env: { A: { param: a } }
+    stdin: { param: a }
+  outputs: { result: json, artifacts: [ { name: out, path: 'out/**', max_bytes: 1MiB, max_files: 3 } ] }
+  requires: [ git ]
+  sandbox: { env: { MODE: x }, net: loopback }",
+    );
+    // A changed digest means that no grant and no session of before fits any more.
+    let digest = spec.spec.digest().expect("sound").to_string();
+    assert_eq!(digest, "FROZEN");
+    let bytes = spec.spec.encode().expect("sound");
+    let holds = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    for name in ["const", "when", "flag", "param", "rest", "join", "lim", "wall_us", "arts", "mbyt", "items", "tc"] {
+        assert!(holds(name.as_bytes()), "{name}");
+    }
+}

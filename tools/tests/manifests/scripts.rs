@@ -206,8 +206,10 @@ fn links_are_followed_as_a_reader_follows_them() {
     let scratch = folder(&[
         (
             b"index.md",
-            "# Top *level* \u{2014} `x`\n\n## Twice\n## Twice\nSub\n---\n\n[a](dir/a.md) [b](dir/b%20c.md#one-1) ![p](p.png \"t\")\n\
-             [c](<dir/b c.md>) [d](#top-level--x) [e](#twice-1) [f](#sub) [g](/dir/a.md?x#id) [h](dir/) [i](https://x.example/y)\n\
+            "# Top *level* \u{2014} `x`\n\n## Twice\n## Twice\nSub\n---\n\n[a](dir/a.md) [b](dir/b%20c.md#one-1) \
+             ![p](p.png \"t\")\n\
+             [c](<dir/b c.md>) [d](#top-level--x) [e](#twice-1) [f](#sub) [g](/dir/a.md?x#id) [h](dir/) \
+             [i](https://x.example/y)\n\
              <a href=\"dir/a.md\"> [j]: #here <a id=\"here\"></a> [k](mailto:a@b.example) [l](x_(y).md) [m](a\\)b.md)\n\
              `[code](none.md)` ``[`code`](none.md)``\n```\n[fenced](none.md)\n```\n~~~~\n```\n[fenced](none.md)\n~~~\n~~~~\n<!-- [c](none.md)\n[c](none.md) -->\n",
         ),
