@@ -1,4 +1,4 @@
-//! The filter of system calls: one table, compiled to two programs of which the more severe answer holds.
+//! The filter of system calls: tables, compiled to two programs of which the more severe answer holds.
 
 use std::collections::BTreeMap;
 
@@ -20,117 +20,56 @@ const REMOVEXATTRAT: c_long = 466;
 const OPEN_TREE_ATTR: c_long = 467;
 const FILE_SETATTR: c_long = 469;
 
+/// Names of calls as libc has them, without commas, so that a table reads like one.
+macro_rules! calls {
+    ($($call:ident)*) => { &[$(libc::$call),*] };
+}
+
 /// Calls that answer ENOSYS, so that libraries use older ones, which can be filtered: the arguments of `clone3` and of
 /// io_uring lie in memory, where no filter sees them.
-const ABSENT: [c_long; 4] =
-    [libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+const ABSENT: &[c_long] = calls! { SYS_clone3 SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register };
 
 /// Calls that answer EPERM whatever their arguments.
-const REFUSED: &[c_long] = &[
-    // Namespaces, roots and mounts.
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_open_tree,
-    OPEN_TREE_ATTR,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    // Other processes.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_kcmp,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_process_madvise,
-    // Large and rarely needed parts of the kernel.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_fanotify_init,
-    libc::SYS_fanotify_mark,
-    libc::SYS_keyctl,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_seccomp,
-    libc::SYS_mbind,
-    libc::SYS_move_pages,
-    libc::SYS_migrate_pages,
-    libc::SYS_memfd_secret,
-    libc::SYS_vmsplice,
-    libc::SYS_mknodat,
-    // The machine.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_syslog,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_mknod,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-];
-
-/// Memory that neither the limit on address space nor resident size shows.
-const UNCOUNTED: [c_long; 4] = [libc::SYS_memfd_create, libc::SYS_shmget, libc::SYS_msgget, libc::SYS_semget];
+const REFUSED: &[c_long] = calls! {
+    SYS_unshare SYS_setns SYS_chroot SYS_pivot_root SYS_mount SYS_umount2 SYS_open_tree SYS_move_mount SYS_fsopen
+    SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr SYS_open_by_handle_at SYS_name_to_handle_at
+    SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp SYS_pidfd_getfd SYS_process_madvise
+    SYS_bpf SYS_perf_event_open SYS_userfaultfd SYS_fanotify_init SYS_fanotify_mark SYS_seccomp
+    SYS_keyctl SYS_add_key SYS_request_key
+    SYS_mbind SYS_move_pages SYS_migrate_pages SYS_memfd_secret SYS_vmsplice SYS_mknodat
+    SYS_init_module SYS_finit_module SYS_delete_module SYS_kexec_load SYS_kexec_file_load SYS_reboot
+    SYS_swapon SYS_swapoff SYS_acct SYS_quotactl SYS_quotactl_fd SYS_syslog
+    SYS_settimeofday SYS_clock_settime SYS_clock_adjtime SYS_adjtimex
+};
 
 /// Changes of metadata, which Landlock does not mediate.
-const METADATA: &[c_long] = &[
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchmodat2,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    SETXATTRAT,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
-    REMOVEXATTRAT,
-    libc::SYS_utimensat,
-    FILE_SETATTR,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_chmod,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_chown,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_lchown,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utime,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_utimes,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_futimesat,
-];
+const METADATA: &[c_long] = calls! {
+    SYS_fchmod SYS_fchmodat SYS_fchmodat2 SYS_fchown SYS_fchownat SYS_utimensat
+    SYS_setxattr SYS_lsetxattr SYS_fsetxattr SYS_removexattr SYS_lremovexattr SYS_fremovexattr
+};
+/// Those that libc does not name.
+const METADATA_NEW: [c_long; 3] = [SETXATTRAT, REMOVEXATTRAT, FILE_SETATTR];
+
+/// Older forms, which newer architectures never had.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_OLD: &[c_long] = calls! { SYS_mknod SYS_iopl SYS_ioperm SYS_modify_ldt };
+#[cfg(target_arch = "x86_64")]
+const METADATA_OLD: &[c_long] = calls! { SYS_chmod SYS_chown SYS_lchown SYS_utime SYS_utimes SYS_futimesat };
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_OLD: &[c_long] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const METADATA_OLD: &[c_long] = &[];
+
+/// Memory that neither the limit on address space nor resident size shows.
+const UNCOUNTED: &[c_long] = calls! { SYS_memfd_create SYS_shmget SYS_msgget SYS_semget };
+
+/// Calls that act on the caller if their process, the first argument, is 0.
+const OF_OTHERS: &[c_long] = calls! {
+    SYS_prlimit64 SYS_sched_setaffinity SYS_sched_setattr SYS_sched_setparam SYS_sched_setscheduler
+};
 
 /// Calls that send a signal; the first argument says to whom.
-const SIGNALS: [c_long; 5] =
-    [libc::SYS_kill, libc::SYS_tkill, libc::SYS_tgkill, libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo];
+const SIGNALS: &[c_long] = calls! { SYS_kill SYS_tkill SYS_tgkill SYS_rt_sigqueueinfo SYS_rt_tgsigqueueinfo };
 
 /// Flags of clone(2) that make a namespace. CLONE_NEWTIME is none of them: clone(2) reads its bit as part of a signal.
 const NEW_NAMESPACE: [i32; 7] = [
@@ -142,6 +81,12 @@ const NEW_NAMESPACE: [i32; 7] = [
     libc::CLONE_NEWPID,
     libc::CLONE_NEWNET,
 ];
+
+/// Other ways to let a file send a signal, of include/uapi/asm-generic: fcntl.h and sockios.h.
+const F_SETSIG: i32 = 10;
+const F_SETOWN_EX: i32 = 15;
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
 
 /// SOCK_STREAM, SOCK_DGRAM and the like are the low four bits of a socket's type (socket(2)).
 const SOCKET_TYPES: u64 = 0xf;
@@ -161,11 +106,12 @@ pub(crate) struct Policy {
 
 /// Puts the filter into force for the calling thread and all that comes of it.
 pub(crate) fn install(policy: &Policy) -> Result<(), Errno> {
-    let rules = SeccompFilter::new(table(policy)?, SeccompAction::Allow, errno(Errno::PERM), arch()?)
+    let rules = SeccompFilter::new(conditions(policy)?, SeccompAction::Allow, errno(Errno::PERM), arch()?)
         .map_err(|_| Errno::INVAL)?;
     let rules: BpfProgram = rules.try_into().map_err(|_| Errno::INVAL)?;
-    seccompiler::apply_filter(&prefix(arch()?)).map_err(errno_of)?;
-    seccompiler::apply_filter(&rules).map_err(errno_of)
+    seccompiler::apply_filter(&rules).map_err(errno_of)?;
+    // Last, since it refuses seccomp(2) itself.
+    seccompiler::apply_filter(&by_number(policy, arch()?)?).map_err(errno_of)
 }
 
 fn arch() -> Result<TargetArch, Errno> {
@@ -181,71 +127,71 @@ fn errno_of(error: seccompiler::Error) -> Errno {
     match error {
         Error::Prctl(error) | Error::Seccomp(error) => Errno::from_io_error(&error).unwrap_or(Errno::INVAL),
         Error::EmptyFilter | Error::Backend(_) | Error::ThreadSync(_) => Errno::INVAL,
-        #[expect(unreachable_patterns, reason = "a variant that a feature of the crate adds")]
-        _ => Errno::INVAL,
     }
 }
 
-/// Foreign ABIs end the process, unknown and absent calls answer ENOSYS; all else is allowed here.
+/// Foreign ABIs end the process, unknown and absent calls answer ENOSYS, refused ones EPERM; all else is allowed here.
+/// It is by hand since seccompiler has one answer to a filter, and needs several instructions for each call.
 ///
 /// ```text
 ///     ld  arch        offset 4 of struct seccomp_data
 ///     jeq ARCH        else kill
 ///     ld  nr          offset 0
-///     jgt NEWEST      ENOSYS
-///     jeq each of ABSENT   ENOSYS
+///     jgt NEWEST              ENOSYS
+///     jeq each of ABSENT      ENOSYS
+///     jeq each that is refused EPERM
 ///     ret ALLOW
 /// ```
-fn prefix(arch: TargetArch) -> BpfProgram {
+fn by_number(policy: &Policy, arch: TargetArch) -> Result<BpfProgram, Errno> {
     let audit_arch = match arch {
         TargetArch::x86_64 => 0xC000_003E,
         TargetArch::aarch64 => 0xC000_00B7,
         TargetArch::riscv64 => 0xC000_00F3,
     };
+    let mut refused = [REFUSED, REFUSED_OLD, &[OPEN_TREE_ATTR]].concat();
+    if policy.without_uncounted_memory {
+        refused.extend(UNCOUNTED);
+    }
+    if policy.without_metadata {
+        refused.extend([METADATA, METADATA_OLD, &METADATA_NEW].concat());
+    }
     let op = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
     let load = |offset| op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
     let answer = |action| op(libc::BPF_RET | libc::BPF_K, 0, 0, action);
-    let absent = libc::SECCOMP_RET_ERRNO | Errno::NOSYS.raw_os_error().unsigned_abs();
+    let error = |errno: Errno| answer(libc::SECCOMP_RET_ERRNO | errno.raw_os_error().unsigned_abs());
     let mut program = vec![
         load(4),
         op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, 0, audit_arch),
         answer(libc::SECCOMP_RET_KILL_PROCESS),
         load(0),
         op(libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K, 0, 1, NEWEST),
-        answer(absent),
+        error(Errno::NOSYS),
     ];
     for call in ABSENT {
-        program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32));
-        program.push(answer(absent));
+        program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call as u32));
+        program.push(error(Errno::NOSYS));
+    }
+    // Each that matches jumps over those after it and over ALLOW.
+    for (call, after) in refused.iter().zip((0..refused.len()).rev()) {
+        let over = u8::try_from(after + 1).map_err(|_| Errno::TOOBIG)?;
+        program.push(op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, over, 0, *call as u32));
     }
     program.push(answer(libc::SECCOMP_RET_ALLOW));
-    program
+    program.push(error(Errno::PERM));
+    Ok(program)
 }
 
-/// What answers EPERM: the calls by number, each with the rules of which one must match; none means always.
-fn table(policy: &Policy) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Errno> {
-    let mut table: BTreeMap<c_long, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, vec![])).collect();
-    if policy.without_uncounted_memory {
-        table.extend(UNCOUNTED.map(|call| (call, vec![])));
-    }
-    if policy.without_metadata {
-        table.extend(METADATA.iter().map(|call| (*call, vec![])));
-    }
+/// What answers EPERM for some arguments only: the calls, each with the rules of which one must match; none is always.
+fn conditions(policy: &Policy) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Errno> {
+    let mut table: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
     let mut clone = vec![];
     for flag in NEW_NAMESPACE {
         clone.push(rule(&[(0, Compare::Bits(u64::from(flag.unsigned_abs()), u64::from(flag.unsigned_abs())))])?);
     }
     table.insert(libc::SYS_clone, clone);
     table.insert(libc::SYS_personality, vec![rule(&[(0, Compare::IsNot(0))])?]);
-    // These act on the caller if their process is 0.
-    for call in [
-        libc::SYS_prlimit64,
-        libc::SYS_sched_setaffinity,
-        libc::SYS_sched_setattr,
-        libc::SYS_sched_setparam,
-        libc::SYS_sched_setscheduler,
-    ] {
-        table.insert(call, vec![rule(&[(0, Compare::IsNot(0))])?]);
+    for call in OF_OTHERS {
+        table.insert(*call, vec![rule(&[(0, Compare::IsNot(0))])?]);
     }
     for call in [libc::SYS_setpriority, libc::SYS_ioprio_set] {
         table.insert(call, vec![rule(&[(1, Compare::IsNot(0))])?]);
@@ -257,13 +203,13 @@ fn table(policy: &Policy) -> Result<BTreeMap<c_long, Vec<SeccompRule>>, Errno> {
     let mut ioctls = vec![libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCSETD];
     if let Some(pid) = policy.signals_only_to {
         for call in SIGNALS {
-            table.insert(call, vec![rule(&[(0, Compare::IsNot(u64::from(pid)))])?]);
+            table.insert(*call, vec![rule(&[(0, Compare::IsNot(u64::from(pid)))])?]);
         }
         table.insert(libc::SYS_pidfd_send_signal, vec![]);
         // A file can be told to send its owner a signal of one's choice (fcntl(2), F_SETOWN and F_SETSIG).
-        let owners = [libc::F_SETOWN, 10, 15].map(|command| rule(&[(1, Compare::Is(number(command)))]));
+        let owners = [libc::F_SETOWN, F_SETSIG, F_SETOWN_EX].map(|command| rule(&[(1, Compare::Is(number(command)))]));
         table.insert(libc::SYS_fcntl, owners.into_iter().collect::<Result<_, _>>()?);
-        ioctls.extend([0x8901, 0x8902]);
+        ioctls.extend([FIOSETOWN, SIOCSPGRP]);
     }
     // The kernel reads the request as 32 bits, so the other half must not matter here either.
     let ioctls = ioctls.into_iter().map(|request| rule(&[(1, Compare::Is(request))]));

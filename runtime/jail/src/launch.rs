@@ -99,7 +99,7 @@ fn launch(
         rustix::io::write(&inputs[*cgroup as usize], b"0").at(Stage::Cgroup)?;
     }
     rustix::process::setsid().at(Stage::Session)?;
-    sys::signals(&[]).at(Stage::Session)?;
+    sys::signals(&[], true).at(Stage::Session)?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let early = become_unprivileged(&spec, &inputs)?;
     let job = Job { spec: &spec, inputs, status };
@@ -234,11 +234,11 @@ impl Job<'_> {
         drop(listener);
         wait_go(self.status).at(Stage::Release)?;
         let launcher = own_pidfd().at(Stage::Fork)?;
-        let Some(pid1) = sys::fork().at(Stage::Fork)? else { return self.as_pid1(result, root, launcher) };
+        let Some(pid1) = sys::fork().at(Stage::Fork)? else { return self.go_on_as_pid1(result, root, launcher) };
         let pid1_fd = rustix::process::pidfd_open(pid1, PidfdFlags::empty()).at(Stage::Fork)?;
         send(self.status, &Record::Released, &[pid1_fd.as_fd()]).at(Stage::Fork)?;
         rustix::thread::set_capabilities(None, no_capabilities()).at(Stage::Capabilities)?;
-        sys::signals(&WATCHED).at(Stage::Session)?;
+        sys::signals(&WATCHED, false).at(Stage::Session)?;
         Ok(Left::Wait(pid1))
     }
 
@@ -268,7 +268,7 @@ impl Job<'_> {
         die_with_supervisor(self.spec).at(Stage::Parent)
     }
 
-    fn as_pid1(self, result: OwnedFd, root: Root, launcher: OwnedFd) -> Result<Left, Fault> {
+    fn go_on_as_pid1(self, result: OwnedFd, root: Root, launcher: OwnedFd) -> Result<Left, Fault> {
         die_with_parent(launcher.as_fd()).at(Stage::Parent)?;
         // /proc/1 belongs to nobody inside and hides from all who may not trace it (hidepid in proc(5)).
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Parent)?;
@@ -296,7 +296,7 @@ impl Job<'_> {
         send(self.status, &Record::Released, &[launcher.as_fd()]).at(Stage::Fork)?;
         drop_capabilities().at(Stage::Capabilities)?;
         // From here on the signal of a supervisor that ends is held until `watch` takes it.
-        sys::signals(&WATCHED).at(Stage::Session)?;
+        sys::signals(&WATCHED, false).at(Stage::Session)?;
         die_with_supervisor(self.spec).at(Stage::Parent)?;
         self.start(result, 0, 0)
     }
@@ -341,7 +341,7 @@ impl Job<'_> {
     /// Starts the program below the caller.
     fn start(self, result: OwnedFd, held: u32, abi: u32) -> Result<Left, Fault> {
         // Held before there is a child, so that no SIGCHLD comes too early to be seen.
-        sys::signals(&WATCHED).at(Stage::Fork)?;
+        sys::signals(&WATCHED, false).at(Stage::Fork)?;
         let level = self.spec.level;
         let parent = own_pidfd().at(Stage::Fork)?;
         match sys::fork().at(Stage::Fork)? {
@@ -356,7 +356,7 @@ impl Job<'_> {
     fn become_program(self, parent: OwnedFd, held: u32, abi: u32) -> Result<Infallible, Fault> {
         die_with_parent(parent.as_fd()).at(Stage::Parent)?;
         rustix::process::setsid().at(Stage::Session)?;
-        sys::signals(&[]).at(Stage::Session)?;
+        sys::signals(&[], false).at(Stage::Session)?;
         let spec = self.spec;
         let (mut held, mut abi) = (held, abi);
         if spec.level == Level::Landlock {

@@ -10,6 +10,8 @@ use std::ptr;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
+use crate::selftest::PROBES;
+
 /// Closes on `execve` instead of at once (close_range(2)).
 pub(crate) const CLOSE_ON_EXEC: u32 = libc::CLOSE_RANGE_CLOEXEC;
 
@@ -98,15 +100,16 @@ pub(crate) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags.difference(UnshareFlags::FILES)) }
 }
 
-/// Gives every signal its default disposition and holds back exactly those in `held`.
+/// Holds back exactly the signals in `held`; if `reset`, gives every signal its default disposition, which children and
+/// `execve` keep.
 ///
 /// # Errors
 /// What sigprocmask(2) says.
-pub(crate) fn signals(held: &[i32]) -> io::Result<()> {
+pub(crate) fn signals(held: &[i32], reset: bool) -> io::Result<()> {
     // SAFETY: SIG_DFL runs no code of ours; `set` is initialised by sigemptyset before it is read. Signals that have
     // no other disposition (SIGKILL, SIGSTOP, those of the C library) refuse, which changes nothing.
     unsafe {
-        for signal in 1..=libc::SIGRTMAX() {
+        for signal in (1..=libc::SIGRTMAX()).filter(|_| reset) {
             libc::signal(signal, libc::SIG_DFL);
         }
         let mut set = std::mem::zeroed();
@@ -142,37 +145,9 @@ pub(crate) enum Plain {
     SessionKeyring,
     /// The newest Landlock ABI of the kernel (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION).
     LandlockAbi,
-    /// A call of [`PROBES`], which the self-test expects to be refused.
+    /// A call of the table [`PROBES`], which the self-test expects to be refused.
     Probe(usize),
 }
-
-/// Calls that must be refused in the jail, with numbers for arguments: null where a pointer belongs.
-pub(crate) const PROBES: [(&str, i64, [i64; 3]); 24] = [
-    ("unshare(user)", libc::SYS_unshare, [libc::CLONE_NEWUSER as i64, 0, 0]),
-    ("unshare(mnt)", libc::SYS_unshare, [libc::CLONE_NEWNS as i64, 0, 0]),
-    ("unshare(time)", libc::SYS_unshare, [libc::CLONE_NEWTIME as i64, 0, 0]),
-    ("clone(user)", libc::SYS_clone, [libc::CLONE_NEWUSER as i64, 0, 0]),
-    ("clone(pid)", libc::SYS_clone, [libc::CLONE_NEWPID as i64, 0, 0]),
-    ("clone(net)", libc::SYS_clone, [libc::CLONE_NEWNET as i64, 0, 0]),
-    ("clone3", libc::SYS_clone3, [0, 0, 0]),
-    ("setns", libc::SYS_setns, [0, 0, 0]),
-    ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
-    ("x32 getpid", 0x4000_0000 + 39, [0, 0, 0]),
-    ("a call of a newer kernel", 4_000, [0, 0, 0]),
-    ("mount", libc::SYS_mount, [0, 0, 0]),
-    ("umount2", libc::SYS_umount2, [0, 0, 0]),
-    ("fsopen", libc::SYS_fsopen, [0, 0, 0]),
-    ("open_tree", libc::SYS_open_tree, [-100, 0, 0]),
-    ("chroot", libc::SYS_chroot, [0, 0, 0]),
-    ("keyctl", libc::SYS_keyctl, [0, -3, 0]),
-    ("add_key", libc::SYS_add_key, [0, 0, 0]),
-    ("bpf", libc::SYS_bpf, [0, 0, 0]),
-    ("perf_event_open", libc::SYS_perf_event_open, [0, 0, 0]),
-    ("userfaultfd", libc::SYS_userfaultfd, [1, 0, 0]),
-    ("ptrace", libc::SYS_ptrace, [0, 0, 0]),
-    ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
-    ("memfd_secret", libc::SYS_memfd_secret, [0, 0, 0]),
-];
 
 /// Makes a call that takes only numbers.
 ///
@@ -187,7 +162,7 @@ pub(crate) fn plain(call: Plain) -> io::Result<i64> {
             (number, args)
         }
     };
-    // SAFETY: the calls are those above; none writes through a null pointer or changes the memory of the process. If
+    // SAFETY: the calls are those above and in the table; none writes through a null pointer or changes the memory of the process. If
     // the jail leaked, `clone` would double the process with its own copy of the stack, as fork does.
     check(unsafe { libc::syscall(number, args[0], args[1], args[2], 0, 0, 0) })
 }

@@ -3,4 +3,6 @@
 mod attacks;
 mod landlock;
 mod protocol;
+mod selftest;
+mod source;
 mod supervisor;

@@ -315,7 +315,7 @@ impl Ended {
     /// That it ran and exited with 0.
     #[track_caller]
     pub(crate) fn succeeded(&self) -> &Ended {
-        assert_eq!((self.failed, self.wait), (None, Some(0)), "{self:#?}");
+        assert_eq!((self.failed, self.wait), (None, Some(0)), "{self:#?}\n{}", self.stderr);
         self
     }
 }
