@@ -398,8 +398,8 @@ impl Job<'_> {
             answer?;
             // Only now, when the launcher's own descriptors count no more.
             limit(Resource::Nofile, spec.limits.open_files).at(Stage::Limits)?;
-            send(status.as_fd(), &confined, &[]).at(Stage::Seccomp)?;
             filter::install(&policy).at(Stage::Seccomp)?;
+            send(status.as_fd(), &confined, &[]).at(Stage::Seccomp)?;
             Err(sys::execve(&program[0], &argv, &env)).at(Stage::Exec)
         };
         let Err(fault) = run();
@@ -572,7 +572,9 @@ fn kill_descendants() -> std::io::Result<()> {
         for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             rustix::process::kill_process(pid, Signal::KILL)?;
         }
-        match rustix::io::retry_on_intr(|| rustix::process::wait(WaitOptions::empty())) {
+        // A list that seems empty may have missed one that came while it was read (proc_pid_children(5)).
+        let options = if children.is_empty() { WaitOptions::NOHANG } else { WaitOptions::empty() };
+        match rustix::io::retry_on_intr(|| rustix::process::wait(options)) {
             Ok(_) => {}
             Err(Errno::CHILD) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -49,7 +49,7 @@
 //!            namespaces · maps · loopback · new root · Ready, wait · fork
 //! pid 1      die with the launcher · /proc · leave the old root · host name · keyring · no new privileges · Landlock
 //!            limits · capabilities · fork · reap, report
-//! target     die with pid 1 · session · descriptors · directory · Confined · seccomp · execve
+//! target     die with pid 1 · session · descriptors · directory · seccomp · Confined · execve
 //! ```
 #![deny(unsafe_code)]
 

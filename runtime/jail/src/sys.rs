@@ -59,12 +59,14 @@ pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// Sets mount attributes on the mount that `tree` refers to and, if `below`, on all below it.
+/// Sets mount attributes on the mount that `tree` refers to and, if `below`, on all below it, and cuts them off from
+/// mounts elsewhere: a clone of a shared mount stays its peer, so that what is mounted on one appears on the other
+/// (mount_namespaces(7)).
 ///
 /// # Errors
 /// What mount_setattr(2) says.
 pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, attributes: u64, below: bool) -> io::Result<()> {
-    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if below { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a constant C string, the kernel reads `attr`, whose size it is told, and keeps neither.
     check(unsafe {

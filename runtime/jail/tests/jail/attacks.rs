@@ -538,6 +538,8 @@ for name, flag in NEW.items():
     refused("clone3 " + name, "ENOSYS", lambda: raw(435, flag.to_bytes(8, "little") + bytes(80), 88))
     refused("setns " + name, "EPERM", lambda: raw(308, 0, flag))
 refused("unshare nothing", "EPERM", lambda: raw(272, 0))
+mounts = text("/proc/self/mountinfo").decode()
+holds("its mounts are nobody else's: " + mounts, not any(tag in mounts for tag in [" shared:", " master:"]))
 fd = os.open("/proc/self/ns/user", os.O_RDONLY)
 refused("setns own", "EPERM", lambda: raw(308, fd, 0))
 for number, name in {165: "mount", 166: "umount2", 155: "pivot_root", 161: "chroot", 428: "open_tree",
