@@ -182,10 +182,9 @@ fn each_failure_says_where() {
         plan.file("/tool/twice", 0o444, b"");
         plan.file("/tool/twice", 0o444, b"");
     });
+    let folder = crate::attacks::folder();
     fails(Stage::Mask, Errno::NOENT, |plan| {
-        let folder = tempfile::tempdir().expect("a folder").keep();
-        fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
-        plan.mount(folder.to_str().expect("UTF-8"), "/roots/rw", true, false);
+        plan.mount(folder.path().to_str().expect("UTF-8"), "/roots/rw", true, false);
         let mount = plan.spec.mounts.len() as u32 - 1;
         plan.spec.masks.push(Mask { mount, path: ".git".to_owned() });
     });
