@@ -143,7 +143,11 @@ pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(
             format!("tools bound: {}", list(&names))
         }
         Body::CallAdmitted(admitted) => format!("{}{}", admitted.tool, fact_words(&admitted.facts)),
-        Body::CallFinished(finished) => format!("{} {}", tool(finished.call), outcome_word(&finished.outcome)),
+        Body::CallFinished(finished) => {
+            let word = outcome_word(&finished.outcome);
+            let number = finished.outcome.number.map(|number| format!(" ({number})")).unwrap_or_default();
+            format!("{} {word}{number}", tool(finished.call))
+        }
     }
 }
 

@@ -16,11 +16,12 @@ use toka_kernel::keys::PublicKey;
 use toka_kernel::limits::STATE_INTERVAL;
 use toka_kernel::{AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State};
 use toka_projections::Views;
-use toka_tools::{NativeTool, prepare};
+use toka_tools::prepare;
 
 use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
-use crate::executor::{Ended, Executors, Hear, Notice, Roots};
+use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool};
+use crate::sandbox::Launcher;
 use crate::transcripts::{FoldError, Transcripts};
 
 /// How deep the agents of a session may be nested.
@@ -176,7 +177,7 @@ pub struct Session {
     engine: Engine,
     transcripts: Transcripts,
     executors: Executors,
-    tools: Vec<Arc<dyn NativeTool>>,
+    tools: Vec<Tool>,
     watch: Arc<dyn Watch>,
     /// Entries of the tail that the transcripts have seen.
     folded: usize,
@@ -189,7 +190,9 @@ pub struct Session {
 /// What a session needs besides its engine.
 pub struct Means {
     /// The tools of this node.
-    pub tools: Vec<Arc<dyn NativeTool>>,
+    pub tools: Vec<Tool>,
+    /// What confines foreign programs; without it none runs.
+    pub launcher: Option<Arc<Launcher>>,
     /// The directories that grants name.
     pub roots: Roots,
     /// Threads for calls.
@@ -268,7 +271,7 @@ impl Session {
         Session {
             engine,
             transcripts: Transcripts::default(),
-            executors: Executors::start(means.threads, means.tools.clone(), means.roots, notice),
+            executors: Executors::start(means.threads, means.tools.clone(), means.launcher, means.roots, notice),
             tools: means.tools,
             watch: means.watch,
             folded: 0,
@@ -399,7 +402,7 @@ impl Session {
             },
         };
         let (grant, need_grants) = match (&tool, unfit) {
-            (Some(tool), None) => self.name_grants(agent, tool.as_ref(), digest, &facts, extra),
+            (Some(tool), None) => self.name_grants(agent, tool, digest, &facts, extra),
             (Some(_) | None, _) => (GrantId::ZERO, Vec::new()),
         };
         let asked = CallAsked {
@@ -425,7 +428,7 @@ impl Session {
     fn name_grants(
         &self,
         agent: AgentId,
-        tool: &dyn NativeTool,
+        tool: &Tool,
         digest: Digest,
         facts: &[toka_kernel::facts::Fact],
         extra: bool,
@@ -530,17 +533,25 @@ impl Session {
         let admitted = call.admitted_at;
         let Some(executor) = self.engine.state().executor_of(toka_kernel::tool::Model::Tool) else { return Ok(()) };
         let digest = derive(Context::CommandId, &[&ended.call.0, &ended.attempt.to_be_bytes(), b"report"]);
-        let blobs: Vec<Vec<u8>> = ended.result.iter().chain(&ended.record).cloned().collect();
+        let mut blobs: Vec<Vec<u8>> = Vec::new();
+        // In the order of the fields, since first references ascend.
+        let [stdout, stderr, result, record] = [ended.stdout, ended.stderr, ended.result, ended.record].map(|bytes| {
+            let index = u16::try_from(blobs.len()).unwrap_or(u16::MAX);
+            bytes.map(|bytes| {
+                blobs.push(bytes);
+                index
+            })
+        });
         let asked = ReportAsked {
             call: ended.call,
             attempt: ended.attempt,
             outcome: ended.outcome,
             actual: ended.actual,
-            stdout: None,
-            stderr: None,
-            result: ended.result.is_some().then_some(0),
-            record: ended.record.is_some().then_some(u16::from(ended.result.is_some())),
-            sandbox: None,
+            stdout,
+            stderr,
+            result,
+            record,
+            sandbox: ended.sandbox,
             wasm: None,
             of: None,
             usage: None,
@@ -559,9 +570,9 @@ impl Session {
     fn bind_tools(&mut self, spec: &AgentSpec) -> Result<(), RunError> {
         let mut patterns = Vec::new();
         patterns_of(spec, &mut patterns, 0)?;
-        let mut wanted: Vec<Arc<dyn NativeTool>> = Vec::new();
+        let mut wanted: Vec<Tool> = Vec::new();
         for text in patterns {
-            let named = |tool: &&Arc<dyn NativeTool>| is_named(&text, &tool.spec().name);
+            let named = |tool: &&Tool| is_named(&text, &tool.spec().name);
             let found: Vec<_> = self.tools.iter().filter(named).cloned().collect();
             if found.is_empty() {
                 let known: Vec<&str> = self.tools.iter().map(|tool| tool.spec().name.as_str()).collect();

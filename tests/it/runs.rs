@@ -62,6 +62,7 @@ fn means(dir: &Path, seen: &Arc<Seen>) -> Means {
     let root = toka_tools::open_root(dir).expect("root opens");
     Means {
         tools: native_tools(),
+        launcher: None,
         roots: BTreeMap::from([("project".to_owned(), root)]),
         threads: 2,
         watch: seen.clone(),

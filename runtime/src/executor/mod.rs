@@ -1,6 +1,7 @@
 //! Executors: they take admitted calls from the `calls` view, run them, and report how they ended.
 
 mod native;
+pub(crate) mod outcome;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -10,25 +11,86 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toka_kernel::body::v1::{Amounts, Outcome};
+use toka_kernel::body::v1::{Amounts, Outcome, SandboxRecord};
+use toka_kernel::facts::{FactSpec, extract};
 use toka_kernel::ids::CallId;
+use toka_kernel::tool::ToolSpec;
 use toka_kernel::{AdmittedCall, Dim};
 use toka_projections::Views;
 use toka_store::ReadError;
 use toka_tools::NativeTool;
+
+use crate::sandbox::{self, Launcher, Program};
 
 pub use native::native_tools;
 
 /// The directories a session may reach, by the name that grants use. Opened once; the descriptors are used from then on.
 pub type Roots = BTreeMap<String, OwnedFd>;
 
+/// A tool that this node can run.
+#[derive(Clone)]
+pub enum Tool {
+    /// A part of this program.
+    Native(Arc<dyn NativeTool>),
+    /// A foreign program, run in a jail.
+    Program(Arc<Program>),
+}
+
+impl Tool {
+    /// Its spec.
+    pub fn spec(&self) -> &ToolSpec {
+        match self {
+            Tool::Native(tool) => tool.spec(),
+            Tool::Program(program) => program.spec(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Tool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Tool").field(&self.spec().name).finish()
+    }
+}
+
 /// A call with the bytes of its arguments, as handed to an executor.
 #[derive(Debug)]
-struct Work {
-    call: AdmittedCall,
-    arguments: Option<Vec<u8>>,
-    stop: Arc<AtomicBool>,
-    until: Instant,
+pub(crate) struct Work {
+    pub(crate) call: AdmittedCall,
+    pub(crate) arguments: Option<Vec<u8>>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) until: Instant,
+}
+
+/// Why a call did not come to its end.
+pub(crate) struct Stop {
+    pub(crate) outcome: Outcome,
+    pub(crate) detail: String,
+}
+
+impl Stop {
+    pub(crate) fn new(kind: u8, detail: u16, symbol: Option<&str>, why: impl Into<String>) -> Stop {
+        let outcome = Outcome { symbol: symbol.map(str::to_owned), ..outcome::plain(kind, detail) };
+        Stop { outcome, detail: why.into() }
+    }
+}
+
+/// Extracts the facts of a call once more, from the stored bytes, and holds them against the admitted ones: what runs is
+/// what was admitted, whatever lies in the store. The declared facts and the bytes.
+pub(crate) fn claims<'w>(spec: &ToolSpec, work: &'w Work) -> Result<(Vec<FactSpec>, &'w [u8]), Stop> {
+    let bytes = work.arguments.as_deref();
+    let bytes = bytes.ok_or_else(|| Stop::new(outcome::START_FAILED, 0, Some("no-arguments"), "their blob is gone"))?;
+    let declined = |what: String| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, what);
+    let specs = spec.fact_specs().map_err(|error| declined(error.to_string()))?;
+    let extracted = extract(bytes, &specs).map_err(|error| declined(error.to_string()))?;
+    if extracted.facts != work.call.facts() {
+        return Err(declined("the arguments hold other facts than were admitted".to_owned()));
+    }
+    Ok((specs, bytes))
+}
+
+/// A length in whole grains, as bytes are counted everywhere.
+pub(crate) fn grains(len: usize) -> u64 {
+    u64::from(toka_kernel::entry::grains(len as u64)) * toka_kernel::limits::BLOB_GRAIN_BYTES
 }
 
 /// The calls of one tool that must not overlap.
@@ -49,10 +111,16 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What it took, in the order of limited dimensions.
     pub actual: Amounts,
+    /// What is kept of the standard output of a foreign program.
+    pub stdout: Option<Vec<u8>>,
+    /// What is kept of its standard error.
+    pub stderr: Option<Vec<u8>>,
     /// Canonical JSON, where it succeeded.
     pub result: Option<Vec<u8>>,
-    /// More about a failure, as JSON.
+    /// More about how it went, as JSON.
     pub record: Option<Vec<u8>>,
+    /// How a foreign program was confined.
+    pub sandbox: Option<SandboxRecord>,
 }
 
 /// What an executor tells while it works; for progress, never for the record.
@@ -68,7 +136,7 @@ pub type ReadArguments<'a> = dyn FnMut(&AdmittedCall) -> Result<Option<Vec<u8>>,
 /// Who hears what executors tell, on their threads.
 pub type Hear = Arc<dyn Fn(Notice) + Send + Sync>;
 
-/// Threads that run native calls.
+/// Threads that run calls.
 pub struct Executors {
     work: Option<Sender<Work>>,
     reports: Receiver<Ended>,
@@ -81,28 +149,36 @@ pub struct Executors {
 }
 
 impl Executors {
-    /// Starts `threads` threads for calls of `tools` on `roots`. `notice` is called on them.
-    pub fn start(threads: usize, tools: Vec<Arc<dyn NativeTool>>, roots: Roots, notice: Hear) -> Executors {
+    /// Starts `threads` threads for calls of `tools` on `roots`. `notice` is called on them. Without a launcher no foreign
+    /// program runs: its calls end as `SandboxUnavailable`.
+    pub fn start(
+        threads: usize,
+        tools: Vec<Tool>,
+        launcher: Option<Arc<Launcher>>,
+        roots: Roots,
+        notice: Hear,
+    ) -> Executors {
         let in_turn = tools.iter().filter(|tool| !tool.spec().parallel_safe);
         let lanes = in_turn.map(|tool| (tool.spec().name.clone(), Lane::default())).collect();
         let (work, queue) = channel::<Work>();
         let (report, reports) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let shared = Arc::new((tools, roots));
-        let run = |_| {
+        let shared = Arc::new((tools, launcher, roots));
+        let start = |slot| {
             let (queue, report, shared, notice) = (queue.clone(), report.clone(), shared.clone(), notice.clone());
             std::thread::spawn(move || {
                 loop {
                     let next = queue.lock().map(|queue| queue.recv());
                     let Ok(Ok(work)) = next else { return };
                     notice(Notice::Started(work.call.id()));
-                    if report.send(native::run(&work, &shared.0, &shared.1)).is_err() {
+                    let (tools, launcher, roots) = &*shared;
+                    if report.send(run(&work, tools, launcher.as_deref(), roots, slot)).is_err() {
                         return;
                     }
                 }
             })
         };
-        let threads = (0..threads.max(1)).map(run).collect();
+        let threads = (0..u32::try_from(threads.max(1)).unwrap_or(1)).map(start).collect();
         Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, taken: 0 }
     }
 
@@ -175,6 +251,28 @@ impl Executors {
     pub fn ended_already(&mut self) -> Option<Ended> {
         let ended = self.reports.try_recv().ok()?;
         Some(self.ended(ended))
+    }
+}
+
+/// Runs one call to its end.
+fn run(work: &Work, tools: &[Tool], launcher: Option<&Launcher>, roots: &Roots, slot: u32) -> Ended {
+    let named = |tool: &&Tool| tool.spec().name == work.call.tool();
+    // Of two versions of a tool, the one that was admitted.
+    let same = |tool: &&Tool| named(tool) && tool.spec().digest().ok() == Some(work.call.digest());
+    match tools.iter().find(same).or_else(|| tools.iter().find(named)) {
+        Some(Tool::Native(tool)) => native::run(work, tool.as_ref(), roots),
+        Some(Tool::Program(program)) => sandbox::run(work, program, launcher, roots, slot),
+        None => Ended {
+            call: work.call.id(),
+            attempt: work.call.attempt(),
+            outcome: Outcome { symbol: Some("no-such-tool".to_owned()), ..outcome::plain(outcome::START_FAILED, 0) },
+            actual: vec![1],
+            stdout: None,
+            stderr: None,
+            result: None,
+            record: None,
+            sandbox: None,
+        },
     }
 }
 

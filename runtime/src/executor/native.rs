@@ -10,41 +10,26 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use toka_kernel::body::v1::Outcome;
 use toka_kernel::capability::{FsOp, FsOps, FsScope, Scope, parse_path_fact};
-use toka_kernel::facts::{FactType, extract};
+use toka_kernel::facts::FactType;
 use toka_kernel::{AdmittedCall, Dim};
 use toka_tools::{Cancel, Granted, Handed, NativeTool, Ops, Request, ToolFailure, canonical, check, registry};
 
-use super::{Ended, Roots, Work};
-
-/// Outcome kinds and details of `docs/FORMAT.md`.
-mod outcome {
-    pub(super) const SUCCEEDED: u8 = 1;
-    pub(super) const FAILED: u8 = 2;
-    pub(super) const TIMED_OUT: u8 = 6;
-    pub(super) const LIMIT_EXCEEDED: u8 = 7;
-    pub(super) const CANCELLED: u8 = 8;
-    pub(super) const START_FAILED: u8 = 14;
-    pub(super) const PIN_MISMATCH: u8 = 15;
-    pub(super) const DECLINED: u8 = 16;
-    pub(super) const DETAIL_OUTPUT: u16 = 5;
-    pub(super) const DETAIL_REVOKED: u16 = 2;
-    pub(super) const DETAIL_CLAIMS: u16 = 1;
-}
+use super::{Ended, Roots, Stop, Tool, Work, claims, grains, outcome};
 
 /// The native tools this program ships.
-pub fn native_tools() -> Vec<Arc<dyn NativeTool>> {
-    registry().into_iter().map(Arc::from).collect()
+pub fn native_tools() -> Vec<Tool> {
+    registry().into_iter().map(|tool| Tool::Native(Arc::from(tool))).collect()
 }
 
 /// Runs one call to its end. Whatever happens, there is an outcome.
-pub(super) fn run(work: &Work, tools: &[Arc<dyn NativeTool>], roots: &Roots) -> Ended {
+pub(super) fn run(work: &Work, tool: &dyn NativeTool, roots: &Roots) -> Ended {
     let began = Instant::now();
-    let ran = run_tool(work, tools, roots);
+    let ran = run_tool(work, tool, roots);
     let wall = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
     let bytes_in = grains(work.arguments.as_ref().map_or(0, Vec::len));
     let (outcome, result, record) = match ran {
         Ok(result) => match bounded(&work.call, result) {
-            Ok(result) => (plain(outcome::SUCCEEDED, 0), Some(result), None),
+            Ok(result) => (outcome::plain(outcome::SUCCEEDED, 0), Some(result), None),
             Err(too_large) => (too_large, None, None),
         },
         Err(Stop { outcome, detail }) => {
@@ -59,40 +44,21 @@ pub(super) fn run(work: &Work, tools: &[Arc<dyn NativeTool>], roots: &Roots) -> 
         outcome,
         // Without CPU time: a thread shared by calls has none that is theirs alone.
         actual: vec![1, bytes_in, bytes_out, 0, 0, wall],
+        stdout: None,
+        stderr: None,
         result,
         record,
+        sandbox: None,
     }
 }
 
-/// Why a call did not succeed.
-struct Stop {
-    outcome: Outcome,
-    detail: String,
-}
-
-impl Stop {
-    fn new(kind: u8, detail: u16, symbol: Option<&str>, why: impl Into<String>) -> Stop {
-        let outcome = Outcome { kind, detail, number: None, symbol: symbol.map(str::to_owned) };
-        Stop { outcome, detail: why.into() }
-    }
-}
-
-fn run_tool(work: &Work, tools: &[Arc<dyn NativeTool>], roots: &Roots) -> Result<Value, Stop> {
+fn run_tool(work: &Work, tool: &dyn NativeTool, roots: &Roots) -> Result<Value, Stop> {
     let call = &work.call;
-    let tool = tools.iter().find(|tool| tool.spec().name == call.tool());
-    let tool =
-        tool.ok_or_else(|| Stop::new(outcome::START_FAILED, 0, Some("no-such-tool"), "not part of this program"))?;
     if tool.spec().digest().ok() != Some(call.digest()) {
         return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, "this program ships another version of the tool"));
     }
-    let bytes = work.arguments.as_ref();
-    let bytes = bytes.ok_or_else(|| Stop::new(outcome::START_FAILED, 0, Some("no-arguments"), "their blob is gone"))?;
+    let (specs, bytes) = claims(tool.spec(), work)?;
     let declined = |what: String| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, what);
-    let specs = tool.spec().fact_specs().map_err(|error| declined(error.to_string()))?;
-    let extracted = extract(bytes, &specs).map_err(|error| declined(error.to_string()))?;
-    if extracted.facts != call.facts() {
-        return Err(declined("the arguments hold other facts than were admitted".to_owned()));
-    }
     let arguments = check(tool.spec(), bytes).map_err(|error| declined(error.to_string()))?;
     let dirs = open_dirs(call, &specs, roots).map_err(failed)?;
     let control = Control { stop: &work.stop, until: work.until };
@@ -107,10 +73,6 @@ fn run_tool(work: &Work, tools: &[Arc<dyn NativeTool>], roots: &Roots) -> Result
 
 fn failed(failure: ToolFailure) -> Stop {
     Stop::new(outcome::FAILED, 0, Some(failure.symbol), failure.detail)
-}
-
-fn plain(kind: u8, detail: u16) -> Outcome {
-    Outcome { kind, detail, number: None, symbol: None }
 }
 
 /// Stops a tool at its deadline or when its authority has gone.
@@ -137,15 +99,13 @@ impl Control<'_> {
 
 /// The result as bytes, if it is within what was promised for it.
 fn bounded(call: &AdmittedCall, result: Value) -> Result<Vec<u8>, Outcome> {
-    let bytes = canonical(&result).map_err(|_| plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT))?;
+    let bytes = canonical(&result).map_err(|_| outcome::plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT))?;
     match call.reserve(Dim::BytesOut) {
-        Some(most) if grains(bytes.len()) > most => Err(plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT)),
+        Some(most) if grains(bytes.len()) > most => {
+            Err(outcome::plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT))
+        }
         Some(_) | None => Ok(bytes),
     }
-}
-
-fn grains(len: usize) -> u64 {
-    u64::from(toka_kernel::entry::grains(len as u64)) * toka_kernel::limits::BLOB_GRAIN_BYTES
 }
 
 /// Opens, for each path fact, the prefix that its grant names; the tool gets that and nothing else.

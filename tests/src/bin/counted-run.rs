@@ -20,7 +20,7 @@ use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
 use toka_runtime::clock::{GuardedClock, SystemClock};
 use toka_runtime::engine::Parts;
-use toka_runtime::executor::native_tools;
+use toka_runtime::executor::{Tool, native_tools};
 use toka_runtime::random::OsRandom;
 use toka_runtime::session::{Means, Node, RunError, Session, Watch, root_grants};
 use toka_store::SqliteLog;
@@ -77,10 +77,10 @@ fn main() {
     let log = Arc::new(SqliteLog::open(home.store_path()).expect("store"));
     let parts = Parts { log, key: home.event_key(now).expect("key"), clock, random: Box::new(OsRandom) };
     let mut tools = native_tools();
-    tools.push(Arc::new(Counter::new(PathBuf::from(counted))));
+    tools.push(Tool::Native(Arc::new(Counter::new(PathBuf::from(counted)))));
     let root = toka_tools::open_root(Path::new(project)).expect("root");
     let roots = [("project".to_owned(), root)].into();
-    let means = Means { tools, roots, threads: 2, watch: Arc::new(Teller) };
+    let means = Means { tools, launcher: None, roots, threads: 2, watch: Arc::new(Teller) };
     let session = match what {
         [resume, session] if resume == "--resume" => {
             let session = SessionId::from_hex(session).expect("session id");

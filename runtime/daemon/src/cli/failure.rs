@@ -7,6 +7,7 @@ pub(crate) mod exit {
     pub(crate) const OK: u8 = 0;
     pub(crate) const FAILURE: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
+    pub(crate) const INCOMPLETE: u8 = 4;
     pub(crate) const DENIED: u8 = 5;
     pub(crate) const LIMIT: u8 = 6;
     pub(crate) const BUSY: u8 = 7;

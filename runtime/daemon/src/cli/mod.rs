@@ -1,10 +1,12 @@
 //! The command line: stdout is data, stderr is talk, exit codes are fixed.
 
+mod doctor;
 mod failure;
 mod init;
 mod print;
 mod run;
 mod sessions;
+mod tools;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -42,6 +44,8 @@ enum Verb {
     /// List, show and export sessions
     #[command(alias = "session")]
     Sessions(sessions::Sessions),
+    /// Try what this machine can confine, step by step
+    Doctor(doctor::Doctor),
     /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
     #[command(disable_help_flag = true)]
     Replay {
@@ -54,7 +58,7 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 31] = [
+const LATER: [&str; 30] = [
     "daemon",
     "agents",
     "tasks",
@@ -81,7 +85,6 @@ const LATER: [&str; 31] = [
     "fork",
     "what-if",
     "config",
-    "doctor",
     "explain",
     "completions",
     "man",
@@ -103,6 +106,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Demo(demo) => crate::demo::run(&demo),
         Verb::Run(run) => run::run(&run, cli.home),
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
+        Verb::Doctor(doctor) => doctor::run(&doctor),
         Verb::Replay { args } => replay(args, cli.home),
         Verb::Other(words) => Err(unknown(&words)),
     };

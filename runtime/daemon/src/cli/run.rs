@@ -14,7 +14,7 @@ use toka_projections::Views;
 use toka_runtime::agents::{AgentSet, EndCode, FileCode, FileError};
 use toka_runtime::clock::{ClockFault, GuardedClock, SystemClock};
 use toka_runtime::engine::{CommitError, LoadError, Parts};
-use toka_runtime::executor::{Roots, native_tools};
+use toka_runtime::executor::Roots;
 use toka_runtime::home::Home;
 use toka_runtime::random::OsRandom;
 use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, root_grants};
@@ -46,19 +46,6 @@ pub(crate) struct Run {
     quiet: bool,
 }
 
-/// Tools that the design ships as scripts, which need the confinement that this version does not have.
-const SCRIPT_TOOLS: [&str; 9] = [
-    "setup-testing",
-    "setup-docker",
-    "validate-env",
-    "validate-links",
-    "validate-dates",
-    "workflow",
-    "interactive",
-    "monitoring",
-    "version-manager",
-];
-
 pub(crate) fn run(run: &Run, home: Option<PathBuf>) -> Result<u8, Failure> {
     let home = open_home(home)?;
     let finish = match &run.resume {
@@ -75,9 +62,6 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
         talk(&format!("{warning}\n  hint: {}", warning.hint));
     }
     let spec = set.top();
-    if let Some(pattern) = spec.agent().tools.iter().find(|pattern| SCRIPT_TOOLS.contains(&pattern.as_str())) {
-        return Err(script_tool(pattern));
-    }
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
     let grants = root_grants(&spec, now_us).map_err(failed)?;
@@ -281,7 +265,8 @@ fn node(home: &Home) -> Node {
 
 fn means(run: &Run, roots: Roots) -> Means {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Means { tools: native_tools(), roots, threads, watch: Arc::new(Printer { json: run.json, quiet: run.quiet }) }
+    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet });
+    Means { tools: super::tools::known(), launcher: super::tools::launcher(), roots, threads, watch }
 }
 
 /// Prints entries as they become durable.
@@ -354,10 +339,6 @@ fn refuse_file(errors: &[FileError]) -> Failure {
     Failure::new(exit::FAILURE, what)
 }
 
-fn script_tool(name: &str) -> Failure {
-    sandbox_missing(&format!("tool `{name}` is a script"))
-}
-
 fn sandbox_missing(what: &str) -> Failure {
     Failure::new(
         exit::SANDBOX,
@@ -374,7 +355,6 @@ fn failed(error: RunError) -> Failure {
         RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
         RunError::Refused { code, .. } if code.is_limit() => exit::LIMIT,
         RunError::Refused { .. } => exit::DENIED,
-        RunError::NoTool { pattern, .. } if SCRIPT_TOOLS.contains(&pattern.as_str()) => return script_tool(pattern),
         RunError::Commit(_)
         | RunError::Capability { .. }
         | RunError::NoTool { .. }

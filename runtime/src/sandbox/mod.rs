@@ -1,0 +1,22 @@
+//! The supervisor of foreign programs: each runs in a jail of its own, made by the launcher `toka-jail`, and whatever it
+//! does, the supervisor decides when it ends and what of it is kept.
+//!
+//! - [`Launcher`] is the launcher as it was when this process started, and the one place where processes begin.
+//! - [`Confinement`] is what this machine can hold, found out by trying.
+//! - A call becomes a [`plan`] and runs under [`supervise`]; both see only what the call was admitted for.
+//!
+//! It never lowers a level: where a layer cannot be had, nothing runs and the outcome says which step failed.
+
+mod capture;
+mod plan;
+mod program;
+mod self_test;
+mod spawn;
+mod supervise;
+
+pub use capture::Captured;
+pub use program::{Program, ProgramFiles};
+pub use self_test::{SelfTest, SelfTestFailed, Step};
+pub use spawn::Launcher;
+
+pub(crate) use program::run;

@@ -1,0 +1,295 @@
+//! Calls of foreign programs: from the admitted call to its outcome and its record.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use toka_kernel::body::v1::{Outcome, SandboxRecord};
+use toka_kernel::hash::{Context, derive};
+use toka_kernel::ids::Digest;
+use toka_kernel::tool::{Level, ResultKind, Run, ToolSpec};
+use toka_tools::{
+    CallNames, Folders, Invocation, ProgramFault, ProgramFile, ProgramSource, Shipped, canonicalise, invocation,
+    program_digest, read_program,
+};
+
+use super::Launcher;
+use super::plan::{Called, plan};
+use super::supervise::{End, Ran, Reason, supervise};
+use crate::executor::{Ended, Roots, Stop, Work, claims, grains, outcome};
+
+/// A tool that is a foreign program: its spec, and where its files are. They are read again at every call, and what is
+/// hashed is what runs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    spec: ToolSpec,
+    run: Run,
+    files: ProgramFiles,
+}
+
+/// Where the files of a program are.
+#[derive(Clone, Debug)]
+pub enum ProgramFiles {
+    /// In this program.
+    Shipped(&'static Shipped),
+    /// In the folder of its manifest.
+    Folder(PathBuf),
+}
+
+impl Program {
+    /// The program that `spec` describes; `None` if that is a native tool.
+    pub fn new(spec: ToolSpec, files: ProgramFiles) -> Option<Program> {
+        let run = spec.run.clone()?;
+        Some(Program { spec, run, files })
+    }
+
+    /// Its spec.
+    pub fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    /// Reads its files.
+    fn read(&self) -> Result<Vec<ProgramFile>, (String, ProgramFault)> {
+        match &self.files {
+            ProgramFiles::Shipped(shipped) => {
+                let files: BTreeMap<&str, &[u8]> = shipped.files.iter().copied().collect();
+                read_program(&self.run, &files)
+            }
+            ProgramFiles::Folder(folder) => {
+                let unreadable = |_| (self.run.path.clone(), ProgramFault::Unreadable);
+                let beside = open(folder).map_err(unreadable)?;
+                let system = open(Path::new("/")).map_err(unreadable)?;
+                let folders = Folders { beside: beside.as_fd(), system: Some(system.as_fd()) };
+                let source: &dyn ProgramSource = &folders;
+                read_program(&self.run, source)
+            }
+        }
+    }
+}
+
+fn open(folder: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Runs one call to its end. Whatever happens, there is an outcome.
+pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, roots: &Roots, slot: u32) -> Ended {
+    let began = Instant::now();
+    let bytes_in = grains(work.arguments.as_ref().map_or(0, Vec::len));
+    let mut ended = Ended {
+        call: work.call.id(),
+        attempt: work.call.attempt(),
+        outcome: outcome::plain(outcome::SUCCEEDED, 0),
+        actual: Vec::new(),
+        stdout: None,
+        stderr: None,
+        result: None,
+        record: None,
+        sandbox: None,
+    };
+    let mut cpu_us = 0;
+    match try_run(work, program, launcher, roots, slot) {
+        Ok((ran, record)) => {
+            cpu_us = ran.cpu_us;
+            keep(&mut ended, &program.run, ran, record);
+        }
+        Err(Stop { outcome, detail }) => {
+            ended.record = (!detail.is_empty()).then(|| json!({ "detail": detail }).to_string().into_bytes());
+            ended.outcome = outcome;
+        }
+    }
+    let kept = [&ended.stdout, &ended.stderr, &ended.result];
+    let bytes_out = kept.into_iter().flatten().map(|bytes| grains(bytes.len())).sum();
+    let wall = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
+    ended.actual = vec![1, bytes_in, bytes_out, 0, 0, wall];
+    // Amounts end with what is not zero.
+    ended.actual.extend((cpu_us > 0).then_some(cpu_us));
+    ended
+}
+
+/// Everything up to the end of the program.
+fn try_run(
+    work: &Work,
+    program: &Program,
+    launcher: Option<&Launcher>,
+    roots: &Roots,
+    slot: u32,
+) -> Result<(Ran, SandboxRecord), Stop> {
+    let call = &work.call;
+    let (spec, run) = (program.spec(), &program.run);
+    if spec.digest().ok() != Some(call.digest()) {
+        return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, "this node has another version of the tool"));
+    }
+    let (_, arguments) = claims(spec, work)?;
+    let launcher = launcher.ok_or_else(|| unavailable("launcher", 0, "this node has no launcher"))?;
+    let start_failed = |symbol: &str, why: String| Stop::new(outcome::START_FAILED, 0, Some(symbol), why);
+    let files = program.read().map_err(|(name, fault)| match fault {
+        ProgramFault::NotFound => start_failed("no-program", format!("{name}: {fault}")),
+        ProgramFault::Link
+        | ProgramFault::NotRegular
+        | ProgramFault::TooLarge
+        | ProgramFault::NoSystem
+        | ProgramFault::Unreadable => start_failed("unreadable-program", format!("{name}: {fault}")),
+    })?;
+    if program_digest(&files) != spec.program {
+        let why = "its files are not those that were registered; look at them, and register the tool again";
+        return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, why));
+    }
+    let names = CallNames { call: call.id(), session: call.session(), time_us: call.at() };
+    let invocation: Invocation = invocation(spec, arguments, &names)
+        .map_err(|error| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, error.to_string()))?;
+    let toolchain = invocation.toolchain.as_deref().map(|name| {
+        toolchain(name).ok_or_else(|| start_failed("no-toolchain", format!("`{name}` is not on this machine")))
+    });
+    let toolchain = toolchain.transpose()?;
+    let job = plan(Called {
+        call,
+        spec,
+        run,
+        invocation,
+        files: &files,
+        roots,
+        toolchain: toolchain.as_ref().map(|(path, _)| path.as_str()),
+        slot,
+        until: work.until,
+    });
+    let job = job.map_err(|fault| {
+        let mut stop = Stop::new(outcome::SETUP_FAILED, 0, Some(fault.stage), fault.why);
+        stop.outcome.number = Some(i64::from(fault.errno));
+        stop
+    })?;
+    let started_us = now_us();
+    let ran = supervise(launcher, job, &work.stop);
+    match ran.end {
+        End::NotConfined(fault) => {
+            let stage = serde_json::to_value(fault.stage).ok();
+            let stage = stage.as_ref().and_then(Value::as_str).unwrap_or("unknown").to_owned();
+            let hint = "`toka doctor` tells what this machine can hold";
+            return Err(unavailable(&stage, fault.errno, hint));
+        }
+        End::NotStarted(errno) => return Err(unavailable("start", errno, "the launcher could not be started")),
+        End::Status(_) | End::Stopped(_) | End::Unreaped | End::Lost => {}
+    }
+    let (layers, landlock_abi) = ran.confined.unwrap_or_default();
+    let sandbox = SandboxRecord {
+        cut: u8::from(ran.stdout.is_cut()) | u8::from(ran.stderr.is_cut()) << 1,
+        required: spec.level,
+        level: Level::Strong.number(),
+        layers: u64::from(layers),
+        landlock_abi: u16::try_from(landlock_abi).unwrap_or(u16::MAX),
+        digest: sandbox_digest(run),
+        jail: launcher.digest().ok(),
+        toolchain: toolchain.map(|(_, digest)| digest),
+        started_us,
+        ended_us: now_us().max(started_us),
+        cpu_us: ran.cpu_us,
+        rss_bytes: ran.rss_bytes,
+        pids_hit: 0,
+        proxy_refused: 0,
+    };
+    Ok((ran, sandbox))
+}
+
+fn unavailable(step: &str, errno: i32, why: &str) -> Stop {
+    let mut stop = Stop::new(outcome::SANDBOX_UNAVAILABLE, 0, Some(step), why);
+    stop.outcome.number = Some(i64::from(errno));
+    stop
+}
+
+/// Where a toolchain is on this machine, and the digest of its program.
+fn toolchain(name: &str) -> Option<(String, Digest)> {
+    let places = ["/usr/bin", "/bin", "/usr/local/bin"];
+    let found = places.iter().find_map(|folder| std::fs::canonicalize(Path::new(folder).join(name)).ok())?;
+    let digest = Digest(*blake3::hash(&std::fs::read(&found).ok()?).as_bytes());
+    Some((found.to_str()?.to_owned(), digest))
+}
+
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn sandbox_digest(run: &Run) -> Digest {
+    derive(Context::ToolSpec, &[&rmp_serde::to_vec_named(&run.sandbox).unwrap_or_default()])
+}
+
+/// Puts what is kept of a program that ran into its report.
+fn keep(ended: &mut Ended, run: &Run, ran: Ran, sandbox: SandboxRecord) {
+    let stream = |captured: &super::Captured| {
+        json!({
+            "bytes": captured.bytes, "kept": captured.kept.len(),
+            "blake3": Digest(captured.hash).to_string(),
+        })
+    };
+    let mut record = json!({ "stdout": stream(&ran.stdout), "stderr": stream(&ran.stderr) });
+    ended.outcome = outcome_of(&ran, run);
+    if ended.outcome.kind == outcome::SUCCEEDED {
+        match result_of(run, &ran) {
+            Ok(result) => ended.result = result,
+            Err(rule) => {
+                ended.outcome = Outcome { symbol: Some(rule.to_owned()), ..outcome::plain(outcome::INVALID_OUTPUT, 0) };
+                record["detail"] = json!("the output is not what the manifest promises");
+            }
+        }
+    }
+    ended.record = Some(record.to_string().into_bytes());
+    ended.sandbox = Some(sandbox);
+    let kept = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(bytes);
+    ended.stdout = kept(ran.stdout.kept);
+    ended.stderr = kept(ran.stderr.kept);
+}
+
+/// The outcome by precedence: our own reason, then limits that signals tell, then the wait status.
+fn outcome_of(ran: &Ran, run: &Run) -> Outcome {
+    let status = match ran.end {
+        End::Stopped(reason) => {
+            let (kind, detail) = match reason {
+                Reason::Cancelled => (outcome::CANCELLED, outcome::DETAIL_REVOKED),
+                Reason::Time => (outcome::TIMED_OUT, 0),
+                Reason::Output => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT),
+                Reason::Memory => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_MEMORY),
+            };
+            return outcome::plain(kind, detail);
+        }
+        End::Unreaped => return outcome::plain(outcome::UNREAPED, 0),
+        End::Lost | End::NotConfined(_) | End::NotStarted(_) => {
+            return outcome::plain(outcome::LOST, outcome::DETAIL_WORKER);
+        }
+        End::Status(status) => status,
+    };
+    let (signal, code) = (status & 0x7f, (status >> 8) & 0xff);
+    // A processor limit whose hard and soft bounds are one is enforced by SIGKILL (setrlimit(2)).
+    let cpu = signal == SIGXCPU || signal == SIGKILL && ran.cpu_us >= run.sandbox.limits.cpu_us;
+    match (signal, code) {
+        (0, 0) => outcome::plain(outcome::SUCCEEDED, 0),
+        (0, code) => Outcome { number: Some(i64::from(code)), ..outcome::plain(outcome::FAILED, 0) },
+        _ if cpu => outcome::plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_CPU),
+        (SIGXFSZ, _) => outcome::plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_FILE_SIZE),
+        (signal, _) => Outcome {
+            number: Some(i64::from(signal)),
+            ..outcome::plain(outcome::SIGNALLED, u16::from(signal == SIGSYS))
+        },
+    }
+}
+
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
+const SIGSYS: i32 = 31;
+
+/// What the program gave back, as canonical JSON, or the rule that it breaks.
+fn result_of(run: &Run, ran: &Ran) -> Result<Option<Vec<u8>>, &'static str> {
+    let text = || {
+        if ran.stdout.is_cut() {
+            return Err("too-long");
+        }
+        std::str::from_utf8(&ran.stdout.kept).map_err(|_| "not-utf8")
+    };
+    match ResultKind::from_number(run.outputs.result) {
+        Some(ResultKind::None) | None => Ok(None),
+        Some(ResultKind::Text) => Ok(Some(json!(text()?).to_string().into_bytes())),
+        Some(ResultKind::Json) => canonicalise(text()?).map(Some).map_err(|_| "not-json"),
+    }
+}

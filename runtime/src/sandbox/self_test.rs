@@ -1,0 +1,59 @@
+//! What this machine can hold, found out by trying: the launcher's test of itself.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::spawn::Launcher;
+
+/// What a level holds here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTest {
+    /// The level that was tried: `strong` or `landlock`.
+    pub level: String,
+    /// Whether everything held.
+    pub ok: bool,
+    /// The layers in force, as bits.
+    pub layers: u64,
+    /// The Landlock ABI in force.
+    pub landlock_abi: u16,
+    /// Why the jail could not be made, if it could not.
+    pub failed: Option<SelfTestFailed>,
+    /// Each canary.
+    pub steps: Vec<Step>,
+}
+
+/// The step at which the jail failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfTestFailed {
+    /// The step.
+    pub stage: String,
+    /// What the kernel said.
+    pub errno: i32,
+}
+
+/// One canary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What was tried.
+    pub name: String,
+    /// Whether it was held off, or, for what is harmless, worked.
+    pub ok: bool,
+    /// What was found instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+}
+
+impl Launcher {
+    /// Tries `level`, which is `strong` or `landlock`.
+    ///
+    /// # Errors
+    /// When the launcher cannot be started or does not answer with a report.
+    pub fn self_test(&self, level: &str) -> io::Result<SelfTest> {
+        let output = self.start_self_test(level)?.wait_with_output()?;
+        serde_json::from_slice(&output.stdout).map_err(|_| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            io::Error::other(format!("the launcher gave no report ({}): {}", output.status, said.trim()))
+        })
+    }
+}
