@@ -1,11 +1,13 @@
 //! `apply`: the fold. It decides every entry's command again, compares, and only then moves the state on.
 
+mod system;
+
 use crate::admitted::{AdmittedCall, Need};
 use crate::body::v1::{AgentSpawned, CallAdmitted, CallFinished, Grant, Refused, SessionOpened, ToolBound};
 use crate::budget::{self, Vector};
 use crate::capability::{ExactName, Scope};
 use crate::command::{Ask, Command};
-use crate::decide::{call, tool};
+use crate::decide::{call, outcome, tool};
 use crate::entry::{Entry, Header};
 use crate::event::{Body, Event};
 use crate::hash::{Context, derive};
@@ -14,7 +16,7 @@ use crate::keys::KeyGrant;
 use crate::limits::REFUSALS_SEEN_MAX;
 use crate::state::grants::GrantNode;
 use crate::state::rows::RowKey;
-use crate::state::{Agent, AgentState, Call, Key, Principal, PrincipalKind, Refusals, Session, State};
+use crate::state::{Agent, AgentState, Call, Key, Principal, PrincipalKind, Refusals, Session, State, ToolState};
 use crate::tool::{Effect as EffectClass, Model};
 
 /// Work that the runtime must do because an entry was applied. Never recorded: applying again gives it again.
@@ -118,9 +120,10 @@ impl State {
 
     fn fold(&mut self, entry: &Entry, event: &Event) -> Effects {
         let header = entry.header();
+        self.use_signature(header, event);
         match &event.body {
             Body::SessionOpened(body) => self.open_session(entry, body),
-            Body::StateCommitted(_) => self.commit_state(header.seq),
+            Body::StateCommitted(_) => self.commit_state(header),
             Body::SessionClosed(_) => {
                 self.session.closed = true;
                 self.touch(RowKey::Session);
@@ -138,6 +141,15 @@ impl State {
             Body::ToolBound(body) => self.bind_tools(body),
             Body::CallAdmitted(body) => self.admit(header, body),
             Body::CallFinished(body) => self.finish(body),
+            Body::SessionRegistered(body) => self.list_session(body),
+            Body::SessionEnded(body) => self.end_session(body),
+            Body::ToolRegistered(body) => self.register_tool(body),
+            Body::ToolApproved(body) => self.move_tool(&body.name, ToolState::Approved),
+            Body::ToolQuarantined(body) => self.move_tool(&body.name, ToolState::Quarantined),
+            Body::ToolUnbound(body) => self.unbind_tool(body),
+            Body::OutcomeResolved(body) => self.resolve_outcome(body),
+            Body::PrincipalAdded(body) => self.add_principal(header, body),
+            Body::Observed(_) | Body::SandboxProbed(_) => Effects::default(),
         }
     }
 
@@ -150,14 +162,25 @@ impl State {
             limits: Some(genesis.limits.clone()),
             interval: u64::from(genesis.interval),
             phase: 1,
+            system: genesis.system.map(|system| system.session),
             next_commit: u64::from(genesis.interval),
             closed: false,
         };
         self.touch(RowKey::Session);
+        let mut ordinal = 0;
+        let mut next = || {
+            ordinal += 1;
+            derived(session, 0, ordinal - 1)
+        };
+        let ids = genesis.principals.iter().map(|listed| listed.id.unwrap_or_else(|| PrincipalId(next())));
+        let ids: Vec<PrincipalId> = ids.collect();
         for record in &genesis.keys {
             let Ok(grant) = KeyGrant::decode(&record.0) else { continue };
+            let owner = genesis.principals.iter().position(|listed| listed.keys.contains(&grant.key.id()));
             let key = Key {
                 role: grant.role,
+                owner: owner.and_then(|index| ids.get(index).copied()),
+                public: grant.key.clone(),
                 epoch: grant.epoch,
                 not_before_us: grant.not_before_us,
                 not_after_us: grant.not_after_us,
@@ -165,13 +188,7 @@ impl State {
             self.keys.insert(grant.key.id(), key);
             self.touch(RowKey::Key(grant.key.id()));
         }
-        let mut ordinal = 0;
-        let mut next = || {
-            ordinal += 1;
-            derived(session, 0, ordinal - 1)
-        };
-        for listed in &genesis.principals {
-            let id = listed.id.unwrap_or_else(|| PrincipalId(next()));
+        for (id, listed) in ids.into_iter().zip(&genesis.principals) {
             let Some(kind) = PrincipalKind::from_number(listed.kind) else { continue };
             let principal = Principal {
                 kind,
@@ -202,9 +219,10 @@ impl State {
         }
     }
 
-    fn commit_state(&mut self, seq: Seq) -> Effects {
+    fn commit_state(&mut self, header: &Header) -> Effects {
         self.commits += 1;
-        self.session.next_commit = (seq / self.session.interval + 1) * self.session.interval;
+        self.forget_nonces(header.time_us);
+        self.session.next_commit = (header.seq / self.session.interval + 1) * self.session.interval;
         self.touch(RowKey::Session);
         while let Some((ended, call)) = self.ended.front().copied()
             && ended + 2 <= self.commits
@@ -234,7 +252,17 @@ impl State {
                 | Ask::Grant(_)
                 | Ask::Revoke(_)
                 | Ask::BindTool(_)
-                | Ask::Report(_) => "",
+                | Ask::Report(_)
+                | Ask::OpenSession(_)
+                | Ask::EndSession(_)
+                | Ask::RegisterTool(_)
+                | Ask::ApproveTool(_)
+                | Ask::QuarantineTool(_)
+                | Ask::UnbindTool(_)
+                | Ask::ResolveOutcome(_)
+                | Ask::AddPrincipal(_)
+                | Ask::Observe(_)
+                | Ask::RecordProbe(_) => "",
             };
             let need = refused.need.as_deref().unwrap_or("");
             let len = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
@@ -277,6 +305,7 @@ impl State {
             plan: spawned.plan.clone(),
             live_children: 0,
             open_calls: 0,
+            doubts: 0,
         };
         self.agents.insert(id, agent);
         self.touch(RowKey::Agent(id));
@@ -390,6 +419,7 @@ impl State {
             depth: 0,
             effect,
             cancel: false,
+            doubt: false,
             ended: None,
         };
         self.calls.insert(id, call);
@@ -442,8 +472,14 @@ impl State {
     fn finish(&mut self, finished: &CallFinished) -> Effects {
         let Some(call) = self.calls.get_mut(&finished.call) else { return Effects::default() };
         call.ended = Some(self.commits);
+        call.doubt = outcome::leaves_doubt(&finished.outcome, call.effect);
+        let doubt = call.doubt;
         let (principal, grants, reserve) = (call.principal, call.grants.clone(), call.reserve);
-        self.ended.push_back((self.commits, finished.call));
+        if doubt {
+            self.doubts += 1;
+        } else {
+            self.ended.push_back((self.commits, finished.call));
+        }
         self.open_calls = self.open_calls.saturating_sub(1);
         self.touch(RowKey::Call(finished.call));
         let charged = finished.charged.as_ref().unwrap_or(&finished.actual);
@@ -454,14 +490,17 @@ impl State {
         });
         if let Some(agent) = self.agents.get_mut(&principal) {
             agent.open_calls = agent.open_calls.saturating_sub(1);
+            agent.doubts += u32::from(doubt);
+            let goes_on = agent.doubts == 0;
             self.touch(RowKey::Agent(principal));
-            return Effects(vec![Effect::Drive(principal)]);
+            // An agent in doubt is asked again when somebody has settled it.
+            return Effects(if goes_on { vec![Effect::Drive(principal)] } else { Vec::new() });
         }
         Effects::default()
     }
 
     /// Changes every grant on the chains of `leaves`, each once.
-    fn each_above(&mut self, leaves: &[GrantId], mut change: impl FnMut(&mut GrantNode)) {
+    pub(super) fn each_above(&mut self, leaves: &[GrantId], mut change: impl FnMut(&mut GrantNode)) {
         let leaves: Vec<u32> = leaves.iter().filter_map(|id| self.grants.find(id)).collect();
         for up in self.grants.union(&leaves) {
             let node = self.grants.at_mut(up);
@@ -489,6 +528,16 @@ fn describe(event: &Event) -> String {
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
         | Body::CallAdmitted(_)
-        | Body::CallFinished(_) => format!("{} with other content", event.name()),
+        | Body::CallFinished(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => format!("{} with other content", event.name()),
     }
 }

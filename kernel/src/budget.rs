@@ -35,9 +35,19 @@ pub(crate) fn vector(amounts: &Amounts) -> Option<Vector> {
     (whole && amounts.last() != Some(&0)).then_some(vector)
 }
 
+/// Whether the amounts at `index` are bytes.
+pub(crate) fn is_bytes(index: usize) -> bool {
+    matches!(LIMITED.get(index), Some(Dim::BytesIn | Dim::BytesOut))
+}
+
 /// Bytes in whole grains.
 pub(crate) fn whole_grains(bytes: u64) -> u64 {
     bytes.div_ceil(BLOB_GRAIN_BYTES).saturating_mul(BLOB_GRAIN_BYTES)
+}
+
+/// Bytes in those whole grains that fit.
+pub(crate) fn full_grains(bytes: u64) -> u64 {
+    bytes - bytes % BLOB_GRAIN_BYTES
 }
 
 /// What a grant's budgets and rate have seen.
@@ -84,6 +94,21 @@ impl Meter {
             counter[index] = counter[index].saturating_add(*amount);
         }
         self.in_flight += 1;
+    }
+
+    /// Sets `amounts` aside for a session. Unlike a call's own, calls are promised and not yet spent.
+    pub(crate) fn carve(&mut self, amounts: &Vector) {
+        for (reserved, amount) in self.reserved.iter_mut().zip(amounts) {
+            *reserved = reserved.saturating_add(*amount);
+        }
+    }
+
+    /// Takes back what was set aside and charges what was spent of it.
+    pub(crate) fn release(&mut self, amounts: &Vector, spent: &Vector) {
+        for index in 0..DIMENSIONS {
+            self.reserved[index] = self.reserved[index].saturating_sub(amounts[index]);
+            self.spent[index] = self.spent[index].saturating_add(spent[index]);
+        }
     }
 
     /// Takes back the promise of `reserve` and charges `charged`.

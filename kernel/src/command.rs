@@ -1,9 +1,12 @@
 //! Commands: what is asked of the kernel, by a principal.
 
 use crate::body::v1::{
-    AgentEnded, AgentSpawned, AgentStarted, BindAsked, CallAdmitted, CallAsked, CallFinished, CloseAsked, Cmd,
-    CommitAsked, EndAsked, GrantAsked, GrantIssued, GrantRevoked, GrantTo, IssueAsked, ReportAsked, RevokeAsked,
-    SessionClosed, SpawnAsked, StartAsked, ToolBound, Via,
+    AddPrincipalAsked, AgentEnded, AgentSpawned, AgentStarted, ApproveToolAsked, BindAsked, CallAdmitted, CallAsked,
+    CallFinished, CloseAsked, Cmd, CommitAsked, EndAsked, EndSessionAsked, GrantAsked, GrantIssued, GrantRevoked,
+    GrantTo, IssueAsked, ObserveAsked, Observed, OpenSessionAsked, OutcomeResolved, PrincipalAdded, ProbeAsked,
+    QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked, RevokeAsked, RootAsked, SandboxProbed,
+    SessionClosed, SessionEnded, SessionRegistered, SpawnAsked, StartAsked, ToolApproved, ToolBound, ToolQuarantined,
+    ToolRegistered, ToolUnbound, UnbindAsked, Via,
 };
 use crate::body::{self};
 use crate::denial::Code;
@@ -12,8 +15,9 @@ use crate::event::{BodyFault, blobs_in_order, kind};
 use crate::ids::{Bytes, CommandId, GrantId, Seq};
 use crate::limits::{
     BLOBS_PER_ENTRY_MAX, BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, DIMENSIONS, FACTS_MAX,
-    NEEDS_MAX, PLAN_NAMES_MAX, REFUSAL_BYTES_MAX, SCALAR_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX,
-    TOOL_BYTES_MAX, TOOLS_PER_BINDING_MAX,
+    GENESIS_GRANTS_MAX, NEEDS_MAX, PLAN_NAMES_MAX, PRINCIPAL_KEYS_MAX, PROBE_TEXT_BYTES_MAX, REFUSAL_BYTES_MAX,
+    SCALAR_BYTES_MAX, SIGNED_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TOOL_BYTES_MAX,
+    TOOLS_PER_BINDING_MAX,
 };
 
 /// What is asked, by whom it is known when it is sent again, and under what right.
@@ -58,6 +62,26 @@ pub enum Ask {
     Call(Box<CallAsked>),
     /// Report how a call ended.
     Report(Box<ReportAsked>),
+    /// Open a session.
+    OpenSession(Box<OpenSessionAsked>),
+    /// Say that a session has ended.
+    EndSession(EndSessionAsked),
+    /// Make a tool known.
+    RegisterTool(Box<RegisterToolAsked>),
+    /// Approve a tool.
+    ApproveTool(ApproveToolAsked),
+    /// Say that a tool is not what was approved.
+    QuarantineTool(QuarantineToolAsked),
+    /// Let nobody call a bound tool any more.
+    UnbindTool(UnbindAsked),
+    /// Settle an unknown outcome.
+    ResolveOutcome(ResolveAsked),
+    /// Add a principal.
+    AddPrincipal(AddPrincipalAsked),
+    /// Record what was observed.
+    Observe(ObserveAsked),
+    /// Record how strongly the node can confine.
+    RecordProbe(ProbeAsked),
 }
 
 /// Why bytes or values are no command: they end at the edge, outside the log.
@@ -122,7 +146,7 @@ impl Command {
         bound("blobs", self.blobs.len(), BLOBS_PER_ENTRY_MAX)?;
         let signed = if self.ask.is_of_node() { None } else { self.signed.as_ref() };
         let signed = signed.map_or(0, |signed| signed.0.len());
-        bound("signed", signed, COMMAND_BYTES_MAX + 160)?;
+        bound("signed", signed, SIGNED_BYTES_MAX)?;
         self.ask.check()?;
         // Whatever is asked, it must be possible to refuse it.
         bound("command", self.ask.encoded_len() + signed, BODY_BYTES_MAX - REFUSAL_BYTES_MAX)
@@ -149,13 +173,28 @@ impl Ask {
             Ask::BindTool(_) => kind::TOOL_BOUND,
             Ask::Call(_) => kind::CALL_ADMITTED,
             Ask::Report(_) => kind::CALL_FINISHED,
+            Ask::OpenSession(_) => kind::SESSION_REGISTERED,
+            Ask::EndSession(_) => kind::SESSION_ENDED,
+            Ask::RegisterTool(_) => kind::TOOL_REGISTERED,
+            Ask::ApproveTool(_) => kind::TOOL_APPROVED,
+            Ask::QuarantineTool(_) => kind::TOOL_QUARANTINED,
+            Ask::UnbindTool(_) => kind::TOOL_UNBOUND,
+            Ask::ResolveOutcome(_) => kind::OUTCOME_RESOLVED,
+            Ask::AddPrincipal(_) => kind::PRINCIPAL_ADDED,
+            Ask::Observe(_) => kind::OBSERVED,
+            Ask::RecordProbe(_) => kind::SANDBOX_PROBED,
         }
     }
 
     /// Whether only the node asks this, and only of itself.
     pub fn is_of_node(&self) -> bool {
         match self {
-            Ask::CommitState(_) | Ask::BindTool(_) => true,
+            Ask::CommitState(_)
+            | Ask::BindTool(_)
+            | Ask::EndSession(_)
+            | Ask::QuarantineTool(_)
+            | Ask::UnbindTool(_)
+            | Ask::RecordProbe(_) => true,
             Ask::CloseSession(_)
             | Ask::SpawnAgent(_)
             | Ask::StartAgent(_)
@@ -163,7 +202,13 @@ impl Ask {
             | Ask::Grant(_)
             | Ask::Revoke(_)
             | Ask::Call(_)
-            | Ask::Report(_) => false,
+            | Ask::Report(_)
+            | Ask::OpenSession(_)
+            | Ask::RegisterTool(_)
+            | Ask::ApproveTool(_)
+            | Ask::ResolveOutcome(_)
+            | Ask::AddPrincipal(_)
+            | Ask::Observe(_) => false,
         }
     }
 
@@ -180,6 +225,16 @@ impl Ask {
             Ask::BindTool(asked) => body::encode(asked),
             Ask::Call(asked) => body::encode(asked),
             Ask::Report(asked) => body::encode(asked),
+            Ask::OpenSession(asked) => body::encode(asked),
+            Ask::EndSession(asked) => body::encode(asked),
+            Ask::RegisterTool(asked) => body::encode(asked),
+            Ask::ApproveTool(asked) => body::encode(asked),
+            Ask::QuarantineTool(asked) => body::encode(asked),
+            Ask::UnbindTool(asked) => body::encode(asked),
+            Ask::ResolveOutcome(asked) => body::encode(asked),
+            Ask::AddPrincipal(asked) => body::encode(asked),
+            Ask::Observe(asked) => body::encode(asked),
+            Ask::RecordProbe(asked) => body::encode(asked),
         }
     }
 
@@ -195,6 +250,16 @@ impl Ask {
             Ask::BindTool(asked) => body::encoded_len(asked),
             Ask::Call(asked) => body::encoded_len(asked),
             Ask::Report(asked) => body::encoded_len(asked),
+            Ask::OpenSession(asked) => body::encoded_len(asked),
+            Ask::EndSession(asked) => body::encoded_len(asked),
+            Ask::RegisterTool(asked) => body::encoded_len(asked),
+            Ask::ApproveTool(asked) => body::encoded_len(asked),
+            Ask::QuarantineTool(asked) => body::encoded_len(asked),
+            Ask::UnbindTool(asked) => body::encoded_len(asked),
+            Ask::ResolveOutcome(asked) => body::encoded_len(asked),
+            Ask::AddPrincipal(asked) => body::encoded_len(asked),
+            Ask::Observe(asked) => body::encoded_len(asked),
+            Ask::RecordProbe(asked) => body::encoded_len(asked),
         }
     }
 
@@ -217,6 +282,16 @@ impl Ask {
             kind::TOOL_BOUND => Ask::BindTool(body::decode(bytes)?),
             kind::CALL_ADMITTED => Ask::Call(body::decode(bytes)?),
             kind::CALL_FINISHED => Ask::Report(body::decode(bytes)?),
+            kind::SESSION_REGISTERED => Ask::OpenSession(body::decode(bytes)?),
+            kind::SESSION_ENDED => Ask::EndSession(body::decode(bytes)?),
+            kind::TOOL_REGISTERED => Ask::RegisterTool(body::decode(bytes)?),
+            kind::TOOL_APPROVED => Ask::ApproveTool(body::decode(bytes)?),
+            kind::TOOL_QUARANTINED => Ask::QuarantineTool(body::decode(bytes)?),
+            kind::TOOL_UNBOUND => Ask::UnbindTool(body::decode(bytes)?),
+            kind::OUTCOME_RESOLVED => Ask::ResolveOutcome(body::decode(bytes)?),
+            kind::PRINCIPAL_ADDED => Ask::AddPrincipal(body::decode(bytes)?),
+            kind::OBSERVED => Ask::Observe(body::decode(bytes)?),
+            kind::SANDBOX_PROBED => Ask::RecordProbe(body::decode(bytes)?),
             other => return Err(BodyFault::UnknownKind(other)),
         })
     }
@@ -224,7 +299,20 @@ impl Ask {
     /// The blob indexes, in the order of the fields.
     pub(crate) fn blob_indexes(&self) -> Vec<u16> {
         match self {
-            Ask::CommitState(_) | Ask::StartAgent(_) | Ask::EndAgent(_) | Ask::Grant(_) => Vec::new(),
+            Ask::CommitState(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Grant(_)
+            | Ask::OpenSession(_)
+            | Ask::EndSession(_)
+            | Ask::ApproveTool(_)
+            | Ask::QuarantineTool(_)
+            | Ask::UnbindTool(_)
+            | Ask::AddPrincipal(_)
+            | Ask::RecordProbe(_) => Vec::new(),
+            Ask::RegisterTool(asked) => vec![asked.tool.text],
+            Ask::ResolveOutcome(asked) => asked.evidence.into_iter().collect(),
+            Ask::Observe(asked) => asked.detail.into_iter().collect(),
             Ask::CloseSession(asked) => asked.reason.into_iter().collect(),
             Ask::Revoke(asked) => asked.reason.into_iter().collect(),
             Ask::SpawnAgent(asked) => vec![asked.text],
@@ -238,9 +326,21 @@ impl Ask {
 
     fn check(&self) -> Result<(), NoCommand> {
         match self {
-            Ask::CommitState(_) | Ask::CloseSession(_) | Ask::StartAgent(_) | Ask::EndAgent(_) | Ask::Revoke(_) => {
-                Ok(())
-            }
+            Ask::CommitState(_)
+            | Ask::CloseSession(_)
+            | Ask::StartAgent(_)
+            | Ask::EndAgent(_)
+            | Ask::Revoke(_)
+            | Ask::ResolveOutcome(_)
+            | Ask::Observe(_) => Ok(()),
+            Ask::OpenSession(asked) => check_open(asked),
+            Ask::EndSession(asked) => check_end(asked),
+            Ask::RegisterTool(asked) => bound("tool", body::encoded_len(&asked.tool), TOOL_BYTES_MAX),
+            Ask::ApproveTool(asked) => bound("name", asked.name.len(), NAME_TEXT_MAX),
+            Ask::QuarantineTool(asked) => bound("name", asked.name.len(), NAME_TEXT_MAX),
+            Ask::UnbindTool(asked) => bound("name", asked.name.len(), NAME_TEXT_MAX),
+            Ask::AddPrincipal(asked) => bound("keys", asked.keys.len(), PRINCIPAL_KEYS_MAX),
+            Ask::RecordProbe(asked) => bound("kernel", asked.kernel.len(), PROBE_TEXT_BYTES_MAX),
             Ask::Grant(asked) => bound("cap", asked.grant.cap.len(), CAPABILITY_TEXT_BYTES_MAX),
             Ask::SpawnAgent(asked) => check_spawn(asked),
             Ask::BindTool(asked) => check_bind(asked),
@@ -335,6 +435,80 @@ impl Ask {
             usage: event.usage.clone(),
         }))
     }
+
+    pub(crate) fn of_session_registered(event: &SessionRegistered) -> Ask {
+        let root = |root: &crate::body::v1::Root| RootAsked { from: root.from, cap: root.cap.to_string() };
+        Ask::OpenSession(Box::new(OpenSessionAsked {
+            session: event.session,
+            opener: event.opener,
+            roots: event.roots.iter().map(root).collect(),
+        }))
+    }
+
+    pub(crate) fn of_session_ended(event: &SessionEnded) -> Ask {
+        Ask::EndSession(EndSessionAsked {
+            session: event.session,
+            how: event.how,
+            head: event.head.clone(),
+            spent: event.spent.clone(),
+        })
+    }
+
+    pub(crate) fn of_tool_registered(event: &ToolRegistered) -> Ask {
+        let asked = RegisterToolAsked { tool: event.tool.clone(), file: event.file, state: event.state };
+        Ask::RegisterTool(Box::new(asked))
+    }
+
+    pub(crate) fn of_tool_approved(event: &ToolApproved) -> Ask {
+        Ask::ApproveTool(ApproveToolAsked { name: event.name.clone(), digest: event.digest })
+    }
+
+    pub(crate) fn of_tool_quarantined(event: &ToolQuarantined) -> Ask {
+        Ask::QuarantineTool(QuarantineToolAsked {
+            name: event.name.clone(),
+            digest: event.digest,
+            why: event.why,
+            seen: event.seen,
+        })
+    }
+
+    pub(crate) fn of_tool_unbound(event: &ToolUnbound) -> Ask {
+        Ask::UnbindTool(UnbindAsked {
+            name: event.name.clone(),
+            digest: event.digest,
+            why: event.why,
+            cite: event.cite,
+        })
+    }
+
+    pub(crate) fn of_outcome_resolved(event: &OutcomeResolved) -> Ask {
+        Ask::ResolveOutcome(ResolveAsked { call: event.call, verdict: event.verdict, evidence: event.evidence })
+    }
+
+    pub(crate) fn of_principal_added(event: &PrincipalAdded) -> Ask {
+        let keys = event.keys.clone();
+        Ask::AddPrincipal(AddPrincipalAsked { kind: event.kind, custody: event.custody, keys })
+    }
+
+    pub(crate) fn of_observed(event: &Observed) -> Ask {
+        Ask::Observe(ObserveAsked {
+            what: event.what,
+            subject: event.subject,
+            call: event.call,
+            count: event.count,
+            detail: event.detail,
+        })
+    }
+
+    pub(crate) fn of_sandbox_probed(event: &SandboxProbed) -> Ask {
+        Ask::RecordProbe(ProbeAsked {
+            levels: event.levels,
+            layers: event.layers,
+            landlock_abi: event.landlock_abi,
+            jail: event.jail,
+            kernel: event.kernel.clone(),
+        })
+    }
 }
 
 fn texts(caps: &[Option<crate::capability::Capability>]) -> Vec<Option<String>> {
@@ -397,6 +571,20 @@ fn check_call(asked: &CallAsked) -> Result<(), NoCommand> {
         bound("fact", fact.text.as_ref().map_or(0, String::len), SCALAR_BYTES_MAX)?;
     }
     bound("command", body::encoded_len(asked), COMMAND_BYTES_MAX)
+}
+
+fn check_open(asked: &OpenSessionAsked) -> Result<(), NoCommand> {
+    bound("roots", asked.roots.len(), GENESIS_GRANTS_MAX)?;
+    for root in &asked.roots {
+        bound("cap", root.cap.len(), CAPABILITY_TEXT_BYTES_MAX)?;
+    }
+    bound("command", body::encoded_len(asked), COMMAND_BYTES_MAX)
+}
+
+fn check_end(asked: &EndSessionAsked) -> Result<(), NoCommand> {
+    bound("spent", asked.spent.len(), GENESIS_GRANTS_MAX)?;
+    let amounts = asked.spent.iter().map(|spent| spent.amounts.len()).max();
+    bound("amounts", amounts.unwrap_or(0), DIMENSIONS)
 }
 
 fn check_narrow(narrow: &[Option<String>]) -> Result<(), NoCommand> {

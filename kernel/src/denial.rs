@@ -1,7 +1,7 @@
 //! Why something was refused: stable codes and the dimension that did not fit.
 
 use crate::body::v1::LimitReached;
-use crate::ids::{GrantId, TimeUs};
+use crate::ids::{GrantId, Seq, TimeUs};
 
 macro_rules! numbered {
     ($(#[$doc:meta])* $name:ident: $repr:ty { $($(#[$vdoc:meta])* $variant:ident = $number:literal $text:literal,)* }) => {
@@ -57,10 +57,24 @@ numbered! {
         BadHost = 104 "BAD_HOST",
         /// An amount is negative, fractional or above its cap.
         BadAmount = 105 "BAD_AMOUNT",
+        /// The key belongs to somebody already.
+        KeyInUse = 108 "KEY_IN_USE",
+        /// The key cannot be used for this, by this principal, or at this time.
+        KeyUnusable = 109 "KEY_UNUSABLE",
         /// The arguments break the schema or a parameter rule.
         BadArguments = 111 "BAD_ARGUMENTS",
         /// The command must be signed and is not.
         CommandUnsigned = 120 "COMMAND_UNSIGNED",
+        /// The signature of the command does not hold, or is that of another command.
+        CommandSigInvalid = 121 "COMMAND_SIG_INVALID",
+        /// The command was signed for another session.
+        CommandAudience = 122 "COMMAND_AUDIENCE",
+        /// The signature of the command is no longer valid, or would be for too long.
+        CommandExpired = 123 "COMMAND_EXPIRED",
+        /// The signed command was used before.
+        CommandReplayed = 124 "COMMAND_REPLAYED",
+        /// A key of another role is needed for this.
+        KeyWrongRole = 125 "KEY_WRONG_ROLE",
         /// The session is closed.
         SessionClosed = 201 "SESSION_CLOSED",
         /// Nobody of that id is known here.
@@ -71,6 +85,8 @@ numbered! {
         WrongKind = 205 "WRONG_KIND",
         /// The state it is in does not allow that.
         IllegalTransition = 206 "ILLEGAL_TRANSITION",
+        /// The agent, or one above it, waits for somebody.
+        AgentPaused = 207 "AGENT_PAUSED",
         /// What must hold first does not.
         ConditionNotMet = 211 "CONDITION_NOT_MET",
         /// The grant is not known here, or none was named.
@@ -262,12 +278,24 @@ pub struct Denial {
     pub retry_at: Option<TimeUs>,
     /// The policy or rule that decided.
     pub rule: Option<String>,
+    /// Where a signed command was used first.
+    pub first_seq: Option<Seq>,
 }
 
 impl Denial {
     /// A refusal of which nothing but the code is known.
     pub fn new(code: Code) -> Denial {
-        Denial { code, failed_at: None, item: None, dim: None, need: None, limit: None, retry_at: None, rule: None }
+        Denial {
+            code,
+            failed_at: None,
+            item: None,
+            dim: None,
+            need: None,
+            limit: None,
+            retry_at: None,
+            rule: None,
+            first_seq: None,
+        }
     }
 
     pub(crate) fn at_grant(mut self, grant: GrantId) -> Denial {

@@ -1,8 +1,9 @@
 //! Events: what happened, including every refusal.
 
 use crate::body::v1::{
-    AgentEnded, AgentSpawned, AgentStarted, CallAdmitted, CallFinished, Cmd, GrantIssued, GrantRevoked, Refused,
-    SessionClosed, SessionOpened, StateCommitted, ToolBound,
+    AgentEnded, AgentSpawned, AgentStarted, CallAdmitted, CallFinished, Cmd, GrantIssued, GrantRevoked, Observed,
+    OutcomeResolved, PrincipalAdded, Refused, SandboxProbed, SessionClosed, SessionEnded, SessionOpened,
+    SessionRegistered, StateCommitted, ToolApproved, ToolBound, ToolQuarantined, ToolRegistered, ToolUnbound,
 };
 use crate::body::{self, kind_of};
 use crate::command::{Ask, Command};
@@ -35,6 +36,26 @@ pub mod kind {
     pub const CALL_ADMITTED: u16 = 0x0701;
     /// A call has ended.
     pub const CALL_FINISHED: u16 = 0x0703;
+    /// A session may be opened.
+    pub const SESSION_REGISTERED: u16 = 8;
+    /// A session has ended.
+    pub const SESSION_ENDED: u16 = 9;
+    /// A tool is known.
+    pub const TOOL_REGISTERED: u16 = 0x0601;
+    /// A tool is approved.
+    pub const TOOL_APPROVED: u16 = 0x0602;
+    /// A tool is not what was approved.
+    pub const TOOL_QUARANTINED: u16 = 0x0606;
+    /// A tool is no longer bound.
+    pub const TOOL_UNBOUND: u16 = 0x0611;
+    /// An unknown outcome is settled.
+    pub const OUTCOME_RESOLVED: u16 = 0x0706;
+    /// A principal was added.
+    pub const PRINCIPAL_ADDED: u16 = 0x0B01;
+    /// Something was observed.
+    pub const OBSERVED: u16 = 0x0E01;
+    /// How strongly the node can confine.
+    pub const SANDBOX_PROBED: u16 = 0x0E02;
 }
 
 /// What happened, with its causes and the blobs its body refers to.
@@ -75,6 +96,26 @@ pub enum Body {
     CallAdmitted(Box<CallAdmitted>),
     /// A call ended.
     CallFinished(Box<CallFinished>),
+    /// A session may be opened.
+    SessionRegistered(Box<SessionRegistered>),
+    /// A session has ended.
+    SessionEnded(SessionEnded),
+    /// A tool is known.
+    ToolRegistered(Box<ToolRegistered>),
+    /// A tool is approved.
+    ToolApproved(ToolApproved),
+    /// A tool is not what was approved.
+    ToolQuarantined(ToolQuarantined),
+    /// A tool is no longer bound.
+    ToolUnbound(ToolUnbound),
+    /// An unknown outcome is settled.
+    OutcomeResolved(OutcomeResolved),
+    /// A principal was added.
+    PrincipalAdded(PrincipalAdded),
+    /// Something was observed.
+    Observed(Observed),
+    /// How strongly the node can confine.
+    SandboxProbed(SandboxProbed),
 }
 
 /// Why a body holds no event that this version knows.
@@ -115,6 +156,16 @@ impl Event {
             Body::ToolBound(_) => kind::TOOL_BOUND,
             Body::CallAdmitted(_) => kind::CALL_ADMITTED,
             Body::CallFinished(_) => kind::CALL_FINISHED,
+            Body::SessionRegistered(_) => kind::SESSION_REGISTERED,
+            Body::SessionEnded(_) => kind::SESSION_ENDED,
+            Body::ToolRegistered(_) => kind::TOOL_REGISTERED,
+            Body::ToolApproved(_) => kind::TOOL_APPROVED,
+            Body::ToolQuarantined(_) => kind::TOOL_QUARANTINED,
+            Body::ToolUnbound(_) => kind::TOOL_UNBOUND,
+            Body::OutcomeResolved(_) => kind::OUTCOME_RESOLVED,
+            Body::PrincipalAdded(_) => kind::PRINCIPAL_ADDED,
+            Body::Observed(_) => kind::OBSERVED,
+            Body::SandboxProbed(_) => kind::SANDBOX_PROBED,
         }
     }
 
@@ -143,6 +194,16 @@ impl Event {
             Body::ToolBound(body) => body::encode(body),
             Body::CallAdmitted(body) => body::encode(body),
             Body::CallFinished(body) => body::encode(body),
+            Body::SessionRegistered(body) => body::encode(body),
+            Body::SessionEnded(body) => body::encode(body),
+            Body::ToolRegistered(body) => body::encode(body),
+            Body::ToolApproved(body) => body::encode(body),
+            Body::ToolQuarantined(body) => body::encode(body),
+            Body::ToolUnbound(body) => body::encode(body),
+            Body::OutcomeResolved(body) => body::encode(body),
+            Body::PrincipalAdded(body) => body::encode(body),
+            Body::Observed(body) => body::encode(body),
+            Body::SandboxProbed(body) => body::encode(body),
         }
     }
 
@@ -160,6 +221,16 @@ impl Event {
             Body::ToolBound(body) => body::encoded_len(body),
             Body::CallAdmitted(body) => body::encoded_len(body),
             Body::CallFinished(body) => body::encoded_len(body),
+            Body::SessionRegistered(body) => body::encoded_len(body),
+            Body::SessionEnded(body) => body::encoded_len(body),
+            Body::ToolRegistered(body) => body::encoded_len(body),
+            Body::ToolApproved(body) => body::encoded_len(body),
+            Body::ToolQuarantined(body) => body::encoded_len(body),
+            Body::ToolUnbound(body) => body::encoded_len(body),
+            Body::OutcomeResolved(body) => body::encoded_len(body),
+            Body::PrincipalAdded(body) => body::encoded_len(body),
+            Body::Observed(body) => body::encoded_len(body),
+            Body::SandboxProbed(body) => body::encoded_len(body),
         }
     }
 
@@ -191,6 +262,16 @@ impl Event {
             kind::TOOL_BOUND => Body::ToolBound(body::decode(bytes)?),
             kind::CALL_ADMITTED => Body::CallAdmitted(body::decode(bytes)?),
             kind::CALL_FINISHED => Body::CallFinished(body::decode(bytes)?),
+            kind::SESSION_REGISTERED => Body::SessionRegistered(body::decode(bytes)?),
+            kind::SESSION_ENDED => Body::SessionEnded(body::decode(bytes)?),
+            kind::TOOL_REGISTERED => Body::ToolRegistered(body::decode(bytes)?),
+            kind::TOOL_APPROVED => Body::ToolApproved(body::decode(bytes)?),
+            kind::TOOL_QUARANTINED => Body::ToolQuarantined(body::decode(bytes)?),
+            kind::TOOL_UNBOUND => Body::ToolUnbound(body::decode(bytes)?),
+            kind::OUTCOME_RESOLVED => Body::OutcomeResolved(body::decode(bytes)?),
+            kind::PRINCIPAL_ADDED => Body::PrincipalAdded(body::decode(bytes)?),
+            kind::OBSERVED => Body::Observed(body::decode(bytes)?),
+            kind::SANDBOX_PROBED => Body::SandboxProbed(body::decode(bytes)?),
             other => return Err(BodyFault::UnknownKind(other)),
         };
         let event = Event { causes: header.causes.clone(), blobs: header.blobs.clone(), body };
@@ -219,6 +300,16 @@ impl Event {
             Body::ToolBound(body) => (&body.cmd, Ask::of_tool_bound(body)),
             Body::CallAdmitted(body) => (&body.cmd, Ask::of_call_admitted(body)),
             Body::CallFinished(body) => (&body.cmd, Ask::of_call_finished(body)),
+            Body::SessionRegistered(body) => (&body.cmd, Ask::of_session_registered(body)),
+            Body::SessionEnded(body) => (&body.cmd, Ask::of_session_ended(body)),
+            Body::ToolRegistered(body) => (&body.cmd, Ask::of_tool_registered(body)),
+            Body::ToolApproved(body) => (&body.cmd, Ask::of_tool_approved(body)),
+            Body::ToolQuarantined(body) => (&body.cmd, Ask::of_tool_quarantined(body)),
+            Body::ToolUnbound(body) => (&body.cmd, Ask::of_tool_unbound(body)),
+            Body::OutcomeResolved(body) => (&body.cmd, Ask::of_outcome_resolved(body)),
+            Body::PrincipalAdded(body) => (&body.cmd, Ask::of_principal_added(body)),
+            Body::Observed(body) => (&body.cmd, Ask::of_observed(body)),
+            Body::SandboxProbed(body) => (&body.cmd, Ask::of_sandbox_probed(body)),
         };
         Some(Command::of_event(cmd.as_ref(), ask, self.blobs.clone()))
     }
@@ -238,6 +329,16 @@ impl Event {
             Body::ToolBound(body) => body.cmd.as_ref(),
             Body::CallAdmitted(body) => body.cmd.as_ref(),
             Body::CallFinished(body) => body.cmd.as_ref(),
+            Body::SessionRegistered(body) => body.cmd.as_ref(),
+            Body::SessionEnded(body) => body.cmd.as_ref(),
+            Body::ToolRegistered(body) => body.cmd.as_ref(),
+            Body::ToolApproved(body) => body.cmd.as_ref(),
+            Body::ToolQuarantined(body) => body.cmd.as_ref(),
+            Body::ToolUnbound(body) => body.cmd.as_ref(),
+            Body::OutcomeResolved(body) => body.cmd.as_ref(),
+            Body::PrincipalAdded(body) => body.cmd.as_ref(),
+            Body::Observed(body) => body.cmd.as_ref(),
+            Body::SandboxProbed(body) => body.cmd.as_ref(),
         }
     }
 
@@ -256,7 +357,17 @@ impl Event {
             | Body::GrantRevoked(_)
             | Body::ToolBound(_)
             | Body::CallAdmitted(_)
-            | Body::CallFinished(_) => {}
+            | Body::CallFinished(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::OutcomeResolved(_)
+            | Body::PrincipalAdded(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
         indexes
     }

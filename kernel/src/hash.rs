@@ -34,6 +34,8 @@ contexts! {
     Key = "key",
     /// What the root key signs in a key grant.
     KeyGrant = "key-grant",
+    /// What is signed of a command.
+    Command = "command",
     /// Ids derived from (session, seq, ordinal).
     Id = "id",
     /// Where a state leaf lies in the state tree.

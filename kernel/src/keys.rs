@@ -46,6 +46,8 @@ pub enum Label {
     Entry,
     /// A key grant.
     KeyGrant,
+    /// A command.
+    Command,
 }
 
 impl Label {
@@ -53,6 +55,7 @@ impl Label {
         match self {
             Label::Entry => b"\0toka-entry-sig-v1",
             Label::KeyGrant => b"\0toka-key-grant-sig-v1",
+            Label::Command => b"\0toka-command-sig-v1",
         }
     }
 

@@ -18,6 +18,12 @@ pub const BLOB_BYTES_MAX: u64 = 64 << 20;
 pub const BLOB_GRAIN_BYTES: u64 = 256;
 /// Bytes of a command, the grants of a spawn and the tools of a binding aside.
 pub const COMMAND_BYTES_MAX: usize = 16_384;
+/// Bytes of a signed command: what is signed beside the command, the command, the signature.
+pub const SIGNED_BYTES_MAX: usize = COMMAND_BYTES_MAX + 160;
+/// How long a signed command may be valid, in µs: one day.
+pub const COMMAND_VALID_US_MAX: u64 = 86_400_000_000;
+/// Nonces of signed commands that one session remembers.
+pub const COMMAND_NONCES_MAX: usize = 65_536;
 /// Bytes that a refusal needs beside the command it holds, its signature and the capability it names.
 pub const REFUSAL_BYTES_MAX: usize = 1_024;
 /// Bytes of the rule that a refusal names; a longer one is left out.
@@ -32,7 +38,17 @@ pub const KEY_GRANTS_PER_GENESIS_MAX: usize = 32;
 pub const GENESIS_LIST_BYTES_MAX: usize = 16_384;
 /// Principals listed in a genesis.
 pub const GENESIS_PRINCIPALS_MAX: usize = 64;
-/// Root grants listed in a genesis.
+/// Keys of one principal.
+pub const PRINCIPAL_KEYS_MAX: usize = 16;
+/// Principals of one session that are no agents.
+pub const PRINCIPALS_MAX: usize = 65_536;
+/// Sessions listed in the system session.
+pub const SESSIONS_MAX: usize = 131_072;
+/// Tools registered in the system session.
+pub const TOOLS_MAX: usize = 16_384;
+/// Bytes of the text that names the kernel of a probe.
+pub const PROBE_TEXT_BYTES_MAX: usize = 64;
+/// Root grants listed in a genesis, and in an opening.
 pub const GENESIS_GRANTS_MAX: usize = 64;
 /// Entries between two commitments to the state: default and bounds.
 pub const STATE_INTERVAL: u32 = 1_024;

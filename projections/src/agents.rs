@@ -76,7 +76,17 @@ impl Agents {
             | Body::GrantRevoked(_)
             | Body::ToolBound(_)
             | Body::CallAdmitted(_)
-            | Body::CallFinished(_) => {}
+            | Body::CallFinished(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::OutcomeResolved(_)
+            | Body::PrincipalAdded(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Views: what anyone but the kernel needs to know of a session, folded from its entries.
 //!
-//! [`Views`] holds them all: [`Registry`] (which tools may be called), [`Agents`], [`Grants`], [`Calls`] (the outbox that
-//! executors take their work from) and [`Timeline`]. Folding the entries again from nothing gives the same content.
+//! [`Views`] holds them all: [`Registry`] (which tools may be called), [`Catalogue`] (which ones the node knows),
+//! [`Agents`], [`Grants`], [`Calls`] (the outbox that executors take their work from) and [`Timeline`]. Folding the entries again from nothing gives the same content.
 //!
 //! A view never decides anything, never stands in the way of a commit, and is never evidence: the entries are.
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@
 
 mod agents;
 mod calls;
+mod catalogue;
 mod grants;
 mod registry;
 mod timeline;
@@ -17,6 +18,7 @@ use toka_kernel::{Effects, Entry};
 
 pub use agents::{AgentRow, Agents};
 pub use calls::{CallRow, Calls, Finished};
+pub use catalogue::{Catalogue, KnownTool};
 pub use grants::{GrantRow, Grants};
 pub use registry::{Registry, ToolRow};
 pub use timeline::{Moment, Timeline, outcome_word, words};
@@ -26,6 +28,8 @@ pub use timeline::{Moment, Timeline, outcome_word, words};
 pub struct Views {
     /// Tools that are bound.
     pub registry: Registry,
+    /// Tools that the system session knows.
+    pub catalogue: Catalogue,
     /// Agents.
     pub agents: Agents,
     /// Grants.
@@ -41,6 +45,7 @@ impl Views {
     pub fn fold(&mut self, entry: &Entry, effects: &Effects) {
         let Ok(event) = entry.event() else { return };
         self.registry.fold(entry, event);
+        self.catalogue.fold(entry, event);
         self.agents.fold(entry, event);
         self.grants.fold(entry, event);
         self.calls.fold(entry, event, effects);

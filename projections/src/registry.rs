@@ -18,6 +18,8 @@ pub struct ToolRow {
     pub text: Commitment,
     /// The entry that bound it.
     pub bound_at: Seq,
+    /// The entry from which on it can no longer be called.
+    pub unbound_at: Option<Seq>,
 }
 
 impl Registry {
@@ -32,10 +34,20 @@ impl Registry {
     }
 
     pub(crate) fn fold(&mut self, entry: &Entry, event: &Event) {
+        if let Body::ToolUnbound(unbound) = &event.body
+            && let Some(row) = self.0.get_mut(&unbound.name)
+        {
+            row.unbound_at = Some(entry.header().seq);
+        }
         let Body::ToolBound(bound) = &event.body else { return };
         for binding in &bound.tools {
             let Some(text) = event.blobs.get(usize::from(binding.tool.text)) else { continue };
-            let row = ToolRow { digest: binding.tool.digest, text: text.commitment, bound_at: entry.header().seq };
+            let row = ToolRow {
+                digest: binding.tool.digest,
+                text: text.commitment,
+                bound_at: entry.header().seq,
+                unbound_at: None,
+            };
             self.0.insert(binding.tool.name.clone(), row);
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toka_kernel::body::v1::{Outcome, Refused};
 use toka_kernel::facts::Fact;
 use toka_kernel::ids::{CallId, PrincipalId, Seq, TimeUs, derived};
-use toka_kernel::{Ask, Body, Code, Entry, Event};
+use toka_kernel::{Ask, Body, Code, Entry, Event, PrincipalKind, ToolState};
 
 /// The entries of a session in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +73,11 @@ impl Timeline {
                 let name = if *count == 1 { spawned.spec.clone() } else { format!("{}#{count}", spawned.spec) };
                 self.names.insert(PrincipalId(made(0)), name);
             }
+            Body::PrincipalAdded(added) => {
+                let id = PrincipalId(made(0));
+                let kind = PrincipalKind::from_number(added.kind).map_or("principal", PrincipalKind::name);
+                self.names.insert(id, format!("{kind} {}", id.short()));
+            }
             Body::CallAdmitted(admitted) => {
                 self.tools.insert(CallId(made(0)), admitted.tool.clone());
             }
@@ -84,7 +89,16 @@ impl Timeline {
             | Body::GrantIssued(_)
             | Body::GrantRevoked(_)
             | Body::ToolBound(_)
-            | Body::CallFinished(_) => {}
+            | Body::CallFinished(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::OutcomeResolved(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
     }
 }
@@ -148,6 +162,37 @@ pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(
             let number = finished.outcome.number.map(|number| format!(" ({number})")).unwrap_or_default();
             format!("{} {word}{number}", tool(finished.call))
         }
+        Body::SessionRegistered(registered) => {
+            let roots: Vec<String> = registered.roots.iter().map(|root| root.cap.to_string()).collect();
+            let (session, opener) = (registered.session.short(), name(registered.opener));
+            format!("session {session} registered for {opener}; root grants: {}", list(&roots))
+        }
+        Body::SessionEnded(ended) => match &ended.head {
+            Some(head) => format!("session {} ended after {}", ended.session.short(), head.seq),
+            None => format!("session {} was never opened", ended.session.short()),
+        },
+        Body::ToolRegistered(registered) => {
+            let state = ToolState::from_number(registered.state).map_or("?", ToolState::name);
+            format!("tool {} {} registered: {state}", registered.tool.name, registered.tool.digest.short())
+        }
+        Body::ToolApproved(approved) => format!("tool {} {} approved", approved.name, approved.digest.short()),
+        Body::ToolQuarantined(found) => format!("tool {} quarantined: {}", found.name, why_word(found.why)),
+        Body::ToolUnbound(unbound) => format!("tool {} unbound: {}", unbound.name, why_word(unbound.why)),
+        Body::OutcomeResolved(resolved) => {
+            let verdicts = ["done", "not done", "abandoned"];
+            let verdict = verdicts.get(usize::from(resolved.verdict).wrapping_sub(1)).unwrap_or(&"?");
+            format!("{} resolved: {verdict}", tool(resolved.call))
+        }
+        Body::PrincipalAdded(added) => {
+            let kind = PrincipalKind::from_number(added.kind).map_or("?", PrincipalKind::name);
+            format!("{kind} added with {} keys", added.keys.len())
+        }
+        Body::Observed(observed) => format!("observed: {}, {}", observed_word(observed.what), observed.count),
+        Body::SandboxProbed(probed) => {
+            let levels = [(1, "strong"), (2, "landlock")].into_iter().filter(|(bit, _)| probed.levels & bit != 0);
+            let levels: Vec<String> = levels.map(|(_, level)| level.to_owned()).collect();
+            format!("sandbox levels here: {}; {}", list(&levels), probed.kernel)
+        }
     }
 }
 
@@ -163,6 +208,16 @@ fn refusal_words(refused: &Refused, ask: &Ask) -> String {
         Ask::Revoke(asked) => format!("revoke {}", asked.grant.short()),
         Ask::BindTool(_) => "bind tools".to_owned(),
         Ask::Report(_) => "report an outcome".to_owned(),
+        Ask::OpenSession(asked) => format!("open session {}", asked.session.short()),
+        Ask::EndSession(asked) => format!("end session {}", asked.session.short()),
+        Ask::RegisterTool(asked) => format!("register tool {}", asked.tool.name),
+        Ask::ApproveTool(asked) => format!("approve tool {}", asked.name),
+        Ask::QuarantineTool(asked) => format!("quarantine tool {}", asked.name),
+        Ask::UnbindTool(asked) => format!("unbind tool {}", asked.name),
+        Ask::ResolveOutcome(_) => "resolve an outcome".to_owned(),
+        Ask::AddPrincipal(_) => "add a principal".to_owned(),
+        Ask::Observe(asked) => format!("record: {}", observed_word(asked.what)),
+        Ask::RecordProbe(_) => "record what the sandbox can do".to_owned(),
     };
     let code = Code::from_number(refused.code).map_or("?", Code::name);
     match (&refused.need, &refused.rule) {
@@ -170,6 +225,26 @@ fn refusal_words(refused: &Refused, ask: &Ask) -> String {
         (None, Some(rule)) => format!("{asked}: {code} ({rule})"),
         (None, None) => format!("{asked}: {code}"),
     }
+}
+
+fn why_word(why: u8) -> &'static str {
+    const WHY: [&str; 5] = ["drift", "toolchain", "server", "disabled", "by operator"];
+    WHY.get(usize::from(why).wrapping_sub(1)).copied().unwrap_or("?")
+}
+
+fn observed_word(what: u16) -> &'static str {
+    const WHAT: [&str; 9] = [
+        "toolchain changed",
+        "server started",
+        "server stopped",
+        "server disabled",
+        "tool use outside our control",
+        "request changed by redaction policy",
+        "route refused by the model proxy",
+        "late output withheld",
+        "store failure",
+    ];
+    WHAT.get(usize::from(what).wrapping_sub(1)).copied().unwrap_or("?")
 }
 
 fn fact_words(facts: &[Fact]) -> String {

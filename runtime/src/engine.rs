@@ -483,8 +483,21 @@ fn asks_the_same(event: &Event, before: &Ask, again: &Ask) -> bool {
                 && before.grant.to == again.grant.to
                 && is_filled_from(&before.grant.cap, &again.grant.cap)
         }
+        (Ask::OpenSession(before), Ask::OpenSession(again)) => {
+            let roots = before.roots.iter().zip(&again.roots);
+            before.session == again.session
+                && before.opener == again.opener
+                && before.roots.len() == again.roots.len()
+                && roots
+                    .into_iter()
+                    .all(|(before, again)| before.from == again.from && says_the_same(&before.cap, &again.cap))
+        }
         (before, again) => before == again,
     }
+}
+
+fn says_the_same(canonical: &str, asked: &str) -> bool {
+    toka_kernel::capability::Capability::parse(asked).is_ok_and(|asked| asked.to_string() == canonical)
 }
 
 fn is_filled_from(filled: &str, asked: &str) -> bool {
@@ -507,6 +520,16 @@ fn refusal_code(event: &Event) -> Code {
         | toka_kernel::Body::GrantRevoked(_)
         | toka_kernel::Body::ToolBound(_)
         | toka_kernel::Body::CallAdmitted(_)
-        | toka_kernel::Body::CallFinished(_) => Code::Malformed,
+        | toka_kernel::Body::CallFinished(_)
+        | toka_kernel::Body::SessionRegistered(_)
+        | toka_kernel::Body::SessionEnded(_)
+        | toka_kernel::Body::ToolRegistered(_)
+        | toka_kernel::Body::ToolApproved(_)
+        | toka_kernel::Body::ToolQuarantined(_)
+        | toka_kernel::Body::ToolUnbound(_)
+        | toka_kernel::Body::OutcomeResolved(_)
+        | toka_kernel::Body::PrincipalAdded(_)
+        | toka_kernel::Body::Observed(_)
+        | toka_kernel::Body::SandboxProbed(_) => Code::Malformed,
     }
 }

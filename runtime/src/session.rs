@@ -763,7 +763,17 @@ fn refused(what: &str, event: &Event) -> Result<(), RunError> {
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
         | Body::CallAdmitted(_)
-        | Body::CallFinished(_) => Ok(()),
+        | Body::CallFinished(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => Ok(()),
     }
 }
 

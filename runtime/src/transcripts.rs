@@ -130,7 +130,17 @@ impl Transcripts {
             | Body::SessionClosed(_)
             | Body::GrantIssued(_)
             | Body::GrantRevoked(_)
-            | Body::ToolBound(_) => {}
+            | Body::ToolBound(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::OutcomeResolved(_)
+            | Body::PrincipalAdded(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
         Ok(())
     }

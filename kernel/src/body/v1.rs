@@ -23,6 +23,15 @@ macro_rules! frozen {
     )*};
 }
 
+mod system;
+
+pub use system::{
+    AddPrincipalAsked, ApproveToolAsked, EndHead, EndSessionAsked, GrantAmounts, ObserveAsked, Observed, OpenBody,
+    OpenSessionAsked, OutcomeResolved, PrincipalAdded, ProbeAsked, QuarantineToolAsked, RegisterToolAsked,
+    ResolveAsked, Root, RootAsked, SandboxProbed, SessionEnded, SessionRegistered, ToolApproved, ToolQuarantined,
+    ToolRegistered, ToolUnbound, UnbindAsked,
+};
+
 /// An index into the blob list of the entry's header.
 pub type Blob = u16;
 

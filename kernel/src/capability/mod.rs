@@ -5,6 +5,7 @@
 //! a call. There are no deny rules, regular expressions or globs here, and no sum of grants: a child is compared with
 //! its one parent.
 
+mod admin;
 mod argument;
 mod host;
 mod order;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::ser::{Error as _, Serialize, Serializer};
 
+pub use admin::{AdminOp, AdminScope};
 pub use argument::{ArgC, Pointer, Scalar};
 pub use host::{HostName, HostPat, Network};
 pub use parse::TextError;

@@ -30,6 +30,10 @@ impl Scope {
                 let Scope::Agent(parent) = parent else { return Err(Dim::Kind) };
                 scope.within(parent)
             }
+            Scope::Admin(scope) => {
+                let Scope::Admin(parent) = parent else { return Err(Dim::Kind) };
+                holds(scope.is_subset(*parent), Dim::Admin)
+            }
         }
     }
 
@@ -49,6 +53,10 @@ impl Scope {
                 let Scope::Agent(other) = other else { return None };
                 scope.meet(other).map(Scope::Agent)
             }
+            Scope::Admin(scope) => {
+                let Scope::Admin(other) = other else { return None };
+                scope.meet(*other).map(Scope::Admin)
+            }
         }
     }
 
@@ -67,6 +75,10 @@ impl Scope {
             Scope::Agent(scope) => {
                 let Scope::Agent(other) = other else { return false };
                 smaller_name(&scope.spec, &other.spec).is_some()
+            }
+            Scope::Admin(scope) => {
+                let Scope::Admin(other) = other else { return false };
+                scope.meet(*other).is_some()
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::admin::{AdminOp, AdminScope};
 use super::argument::{ArgC, Pointer};
 use super::pattern::{ExactName, NamePat, PathPat};
 use super::scope::{AgentScope, FsOp, FsOps, FsScope, Scope, ToolScope};
@@ -85,10 +86,11 @@ enum Kind {
     Tool,
     Fs,
     Agent,
+    Admin,
 }
 
 /// Kinds of the grammar that no rule uses yet.
-const LATER_KINDS: [&str; 6] = ["net", "proc", "code", "model", "secret", "admin"];
+const LATER_KINDS: [&str; 5] = ["net", "proc", "code", "model", "secret"];
 
 /// What the keys said. `seen` holds each key but those of arguments.
 #[derive(Default)]
@@ -110,6 +112,7 @@ enum Body {
     Tool(NamePat),
     Fs(PathPat, FsOps),
     Agent(NamePat),
+    Admin(AdminScope),
 }
 
 impl<'t> Parser<'t> {
@@ -126,11 +129,13 @@ impl<'t> Parser<'t> {
             Kind::Tool => Body::Tool(self.name()?),
             Kind::Fs => self.path().and_then(|path| Ok(Body::Fs(path, self.ops()?)))?,
             Kind::Agent => Body::Agent(self.name()?),
+            Kind::Admin => Body::Admin(self.admin()?),
         };
         let keys = self.keys(kind)?;
         let scope = match body {
             Body::Tool(name) => ToolScope::new(name, keys.digest, keys.args, keys.closed).map(Scope::Tool),
             Body::Fs(path, ops) => FsScope::new(path, ops).map(Scope::Fs),
+            Body::Admin(scope) => Ok(Scope::Admin(scope)),
             Body::Agent(spec) => Ok(Scope::Agent(AgentScope { spec, live: keys.live })),
         };
         let Ok(scope) = scope else {
@@ -158,16 +163,17 @@ impl<'t> Parser<'t> {
             "tool" => Kind::Tool,
             "fs" => Kind::Fs,
             "agent" => Kind::Agent,
+            "admin" => Kind::Admin,
             later if LATER_KINDS.contains(&later) => {
                 let what = format!("the kind `{later}` is known but not built yet");
-                return self.fail_at(0, Code::Malformed, what, "tool, fs and agent are");
+                return self.fail_at(0, Code::Malformed, what, "tool, fs, agent and admin are");
             }
             _ => {
                 return self.fail_at(
                     0,
                     Code::Malformed,
                     "no kind of capability",
-                    "begin with `tool:`, `fs:` or `agent:`",
+                    "begin with `tool:`, `fs:`, `agent:` or `admin:`",
                 );
             }
         };
@@ -189,6 +195,25 @@ impl<'t> Parser<'t> {
             }
         }
         Ok(ops)
+    }
+
+    fn admin(&mut self) -> Result<AdminScope, TextError> {
+        let hint = "`admin:#` and some of approve, cancel, erase, export, grant-root, keys, members, open-session, \
+                    pause, policy, read-log, register-tool, resolve, revoke-any, unconfined";
+        self.expect(b'#', hint)?;
+        let at = self.at;
+        let mut ops = Vec::new();
+        for word in self.until(b"?").split(',') {
+            match AdminOp::ALL.iter().copied().find(|op| op.name() == word) {
+                Some(op) if !ops.contains(&op) => ops.push(op),
+                Some(_) => return self.fail_at(at, Code::Malformed, format!("`{word}` twice"), "name each once"),
+                None => return self.fail_at(at, Code::Malformed, "not an administrative operation", hint),
+            }
+        }
+        match AdminScope::new(&ops) {
+            Ok(scope) => Ok(scope),
+            Err(code) => self.fail_at(at, code, "no administrative operation", hint),
+        }
     }
 
     fn keys(&mut self, kind: Kind) -> Result<Keys<'t>, TextError> {
@@ -279,7 +304,7 @@ impl<'t> Parser<'t> {
     fn key_hint(&self, kind: Kind) -> String {
         let own = match kind {
             Kind::Tool => "digest arg.POINTER closed",
-            Kind::Fs => "",
+            Kind::Fs | Kind::Admin => "",
             Kind::Agent => "live",
         };
         let all = "use depth calls bytes_in bytes_out tokens cost_micro wall_us cpu_us rate nbf exp gate";

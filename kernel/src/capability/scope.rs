@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::admin::{AdminOp, AdminScope};
 use super::argument::{ArgC, Pointer, Scalar};
 use super::host::HostPat;
 use super::pattern::{ExactName, NamePat, PathPat, RootPath};
@@ -19,6 +20,8 @@ pub enum Scope {
     Fs(FsScope),
     /// Agents to spawn and to send messages to.
     Agent(AgentScope),
+    /// What may be done to the session itself.
+    Admin(AdminScope),
 }
 
 /// Which tools may be called, and with which arguments.
@@ -255,6 +258,11 @@ impl Scope {
     /// The need of a spawn (`live` 1) or of a message to an agent (`live` 0).
     pub fn agent_need(spec: &ExactName, live: u32) -> Scope {
         Scope::Agent(AgentScope { spec: NamePat::Exact(spec.clone()), live: Some(live) })
+    }
+
+    /// The need of administrative operations; none where none is named, or one twice.
+    pub fn admin_need(ops: &[AdminOp]) -> Option<Scope> {
+        AdminScope::new(ops).ok().map(Scope::Admin)
     }
 }
 

@@ -86,6 +86,8 @@ fn fill_body(scope: &mut Scope, fact: &Fact) -> Result<(), BadFact> {
             *name = NamePat::Exact(ExactName::parse(text).map_err(bad)?);
         }
         Scope::Fs(FsScope { path, .. }) => *path = path.behind(&fact_path(text).map_err(bad)?).map_err(bad)?,
+        // Invariant: the parser lets no hole stand where operations are named.
+        Scope::Admin(_) => return Err(bad(Code::Malformed)),
     }
     Ok(())
 }

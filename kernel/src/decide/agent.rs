@@ -22,9 +22,18 @@ const NOTHING: Vector = [0; DIMENSIONS];
 /// An agent asks for work only while it runs; others always may.
 pub(crate) fn must_run(state: &State, by: PrincipalId) -> Result<(), Denial> {
     match state.agents.get(&by).map(|agent| agent.state) {
-        None | Some(AgentState::Running) => Ok(()),
+        None | Some(AgentState::Running) => not_paused(state, by),
         Some(AgentState::Spawned | AgentState::Ended) => Err(Denial::new(Code::IllegalTransition)),
     }
+}
+
+/// An agent goes on only when nobody wonders what it, or an agent above it, has done.
+fn not_paused(state: &State, by: PrincipalId) -> Result<(), Denial> {
+    let above = |agent: &&Agent| state.agents.get(&agent.parent);
+    if std::iter::successors(state.agents.get(&by), above).any(|agent| agent.doubts > 0) {
+        return Err(Denial::new(Code::AgentPaused).rule("an outcome is in doubt"));
+    }
+    Ok(())
 }
 
 pub(crate) fn spawn(
@@ -133,7 +142,7 @@ fn check_counts(state: &State, by: PrincipalId, index: u32) -> Result<(), Denial
 
 pub(crate) fn start(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &StartAsked) -> Result<Answer, Denial> {
     let agent = find(state, asked.agent)?;
-    if agent.parent != by {
+    if agent.parent != by && cmd.as_ref().is_none_or(|cmd| cmd.under.is_none()) {
         return Err(Denial::new(Code::NoAdmin).need("admin:#pause"));
     }
     must_run(state, by)?;
@@ -175,6 +184,9 @@ pub(crate) fn end(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &EndA
     };
     if !ends {
         return Err(Denial::new(Code::IllegalTransition).rule(agent.state.name()));
+    }
+    if own {
+        not_paused(state, by)?;
     }
     if agent.open_calls > 0 || agent.live_children > 0 {
         return Err(Denial::new(Code::ConditionNotMet).rule("a call or a child is open"));

@@ -3,7 +3,7 @@
 use crate::body::v1::{CallAdmitted, CallAsked, CallFinished, Cmd, LimitReached, Outcome, ReportAsked};
 use crate::budget::{self, CALLS, LIMITED, NoRoom, Vector, WALL};
 use crate::capability::{Capability, ExactName, Scope, Use};
-use crate::decide::{Answer, grant};
+use crate::decide::{Answer, grant, outcome, tool};
 use crate::denial::{Code, Denial, Dim};
 use crate::event::Body;
 use crate::facts::{Fact, FactType};
@@ -36,6 +36,7 @@ pub(crate) fn call(
     if tool.digest != asked.digest {
         return Err(Denial::new(Code::DigestChanged));
     }
+    tool::callable(tool)?;
     if state.executor_of(tool.model).is_none() {
         return Err(Denial::new(Code::WrongKind).rule("no executor"));
     }
@@ -65,8 +66,9 @@ pub(crate) fn call(
         narrowed(need, narrow, item, at)?;
         amounts_within(&worst, &reserve, narrow, item)?;
     }
-    if state.open_calls >= CALLS_OPEN_MAX {
-        let open = state.open_calls as u64;
+    // A call in doubt stays as long as it takes somebody to settle it.
+    if state.open_calls + state.doubts >= CALLS_OPEN_MAX {
+        let open = (state.open_calls + state.doubts) as u64;
         return Err(Denial::count(Code::Limit, Dim::InFlight, CALLS_OPEN_MAX as u64, open, 1));
     }
     let union = state.grants.union(&leaves);
@@ -159,13 +161,9 @@ fn worst_case(tool: &BoundTool, facts: &[Fact]) -> Result<[Option<u64>; DIMENSIO
         };
         let amount = reserve.per.checked_mul(units).and_then(|more| more.checked_add(reserve.base));
         let amount = amount.ok_or(Denial::new(Code::BadAmount).dim(LIMITED[index]))?;
-        worst[index] = Some(if is_bytes(index) { budget::whole_grains(amount) } else { amount });
+        worst[index] = Some(if budget::is_bytes(index) { budget::whole_grains(amount) } else { amount });
     }
     Ok(worst)
-}
-
-fn is_bytes(index: usize) -> bool {
-    matches!(LIMITED[index], Dim::BytesIn | Dim::BytesOut)
 }
 
 /// The worst case, lowered to what was asked for.
@@ -173,7 +171,7 @@ fn lowered(worst: &[Option<u64>; DIMENSIONS], asked: &[Option<u64>]) -> Result<V
     let mut reserve = worst.map(|amount| amount.unwrap_or(0));
     for (index, asked) in asked.iter().enumerate() {
         let Some(amount) = *asked else { continue };
-        let whole = !is_bytes(index) || budget::whole_grains(amount) == amount;
+        let whole = !budget::is_bytes(index) || budget::whole_grains(amount) == amount;
         if index == CALLS && amount != 1 || !whole || worst[index].is_none_or(|worst| amount > worst) {
             return Err(Denial::new(Code::BadAmount).dim(LIMITED[index]));
         }
@@ -302,9 +300,10 @@ pub(crate) fn check_gates(state: &State, union: &[u32], leaves: &[u32]) -> Resul
 }
 
 pub(crate) fn report(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &ReportAsked) -> Result<Answer, Denial> {
-    let Some(outcome) = OutcomeClass::of(&asked.outcome) else {
+    let Some(class) = OutcomeClass::of(&asked.outcome) else {
         return Err(Denial::new(Code::Malformed).rule("outcome"));
     };
+    outcome::check_records(asked)?;
     if asked.of.is_some() {
         return Err(Denial::new(Code::Malformed).rule("of: not built in these rules"));
     }
@@ -313,14 +312,14 @@ pub(crate) fn report(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &R
     if call.ended.is_some() {
         return Err(Denial::new(Code::AlreadyFinished));
     }
-    let node = by == PrincipalId::NODE && outcome == OutcomeClass::Hidden;
+    let node = by == PrincipalId::NODE && class == OutcomeClass::Hidden;
     if by != call.executor && !node {
         return Err(Denial::new(Code::NotExecutor));
     }
     if asked.attempt != call.attempt {
         return Err(Denial::new(Code::IllegalTransition).rule("attempt"));
     }
-    let charged = charge(outcome, &actual, &call.reserve);
+    let charged = charge(class, &actual, &call.reserve);
     let overrun = std::array::from_fn(|index| charged[index].saturating_sub(call.reserve[index]));
     let body = CallFinished {
         cmd,

@@ -18,18 +18,40 @@ pub(crate) fn issue(
 ) -> Result<Answer, Denial> {
     let to = asked.grant.to;
     let asked = GrantAsked { parent: asked.grant.parent, cap: asked.grant.cap.clone() };
-    if asked.parent.is_none() {
-        // A root grant needs a signed command and an administrative grant; this version has neither.
-        return Err(Denial::new(Code::CommandUnsigned).need("admin:#grant-root"));
-    }
     match state.principals.get(&to) {
         // Not 203: that code is for a stranger who asks, and never becomes an entry.
         None => return Err(Denial::new(Code::Malformed).rule("to")),
         Some(principal) if !principal.alive => return Err(Denial::new(Code::PrincipalDead).rule("to")),
         Some(_) => {}
     }
-    let grant = delegate(state, by, &asked, to, at, &[])?;
+    let grant = match asked.parent {
+        Some(_) => delegate(state, by, &asked, to, at, &[])?,
+        None => root(state, by, &asked, to, at)?,
+    };
     Ok(Body::GrantIssued(Box::new(GrantIssued { cmd, grant })).into())
+}
+
+/// A grant that derives from none. That it may be issued is decided by the signature and the administrative grant.
+fn root(state: &State, by: PrincipalId, asked: &GrantAsked, to: PrincipalId, at: TimeUs) -> Result<Grant, Denial> {
+    let cap = parse(&asked.cap)?;
+    if !is_root_window(&cap, at) {
+        return Err(Denial::new(Code::Malformed).rule("exp"));
+    }
+    check_count(state, 0)?;
+    Ok(Grant { parent: None, issuer: by, subject: to, cap, answers: Vec::new() })
+}
+
+/// Whether a root grant ends, and later than now.
+pub(crate) fn is_root_window(cap: &Capability, at: TimeUs) -> bool {
+    cap.exp_us.is_some_and(|exp| exp > at) && cap_window_is_sound(cap)
+}
+
+fn check_count(state: &State, more: usize) -> Result<(), Denial> {
+    let held = state.grants.len() + more;
+    if held >= GRANTS_MAX {
+        return Err(Denial::count(Code::Limit, Dim::Grants, GRANTS_MAX as u64, held as u64, 1));
+    }
+    Ok(())
 }
 
 pub(crate) fn revoke(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &RevokeAsked) -> Result<Answer, Denial> {
@@ -41,7 +63,9 @@ pub(crate) fn revoke(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &R
             grant.subject == by || grant.issuer == by
         })
     };
-    let standing = if node.grant.subject == by {
+    let standing = if cmd.as_ref().is_some_and(|cmd| cmd.under.is_some()) {
+        4
+    } else if node.grant.subject == by {
         1
     } else if node.grant.issuer == by {
         2
@@ -71,27 +95,50 @@ pub(crate) fn delegate(
 ) -> Result<Grant, Denial> {
     let mut cap = parse(&asked.cap)?;
     let parent = asked.parent.ok_or(Denial::new(Code::BadParent))?;
-    let index = state.grants.find(&parent).ok_or(Denial::new(Code::BadParent))?;
+    let index = find_held(state, parent, by)?;
+    live(state, index, at)?;
     let node = state.grants.at(index);
-    if node.grant.subject != by {
+    cap.fill_from(&node.grant.cap);
+    check_below(state, index, &cap, to)?;
+    let siblings = before.iter().filter(|grant| grant.parent == Some(parent)).count();
+    let children = u64::from(node.meter.children) + siblings as u64;
+    if children >= u64::from(GRANT_CHILDREN_MAX) {
+        let limit = u64::from(GRANT_CHILDREN_MAX);
+        return Err(Denial::count(Code::Limit, Dim::Children, limit, children, 1).at_grant(parent));
+    }
+    check_count(state, before.len())?;
+    if !fits(&cap) {
+        return Err(Denial::new(Code::Malformed).rule("a filled grant is longer than 4,096 bytes"));
+    }
+    Ok(Grant { parent: Some(parent), issuer: by, subject: to, cap, answers: Vec::new() })
+}
+
+/// The index of a grant that `by` holds and wants to derive from.
+pub(crate) fn find_held(state: &State, parent: GrantId, by: PrincipalId) -> Result<u32, Denial> {
+    let index = state.grants.find(&parent).ok_or(Denial::new(Code::BadParent))?;
+    if state.grants.at(index).grant.subject != by {
         return Err(Denial::new(Code::NotHolder).at_grant(parent));
     }
-    live(state, index, at)?;
-    let held = &node.grant.cap;
+    Ok(index)
+}
+
+/// Whether `cap`, held by `to`, may derive from the grant at `index`.
+pub(crate) fn check_below(state: &State, index: u32, cap: &Capability, to: PrincipalId) -> Result<(), Denial> {
+    let node = state.grants.at(index);
+    let (parent, held) = (node.id, &node.grant.cap);
     if held.depth == 0 {
         return Err(Denial::new(Code::NoDelegate).at_grant(parent));
     }
-    cap.fill_from(held);
-    let wider = |dim: Dim| Denial::new(Code::NotAttenuated).at_grant(parent).dim(dim).need(&cap);
+    let wider = |dim: Dim| Denial::new(Code::NotAttenuated).at_grant(parent).dim(dim).need(cap);
     cap.attenuates(held).map_err(wider)?;
-    if !cap_window_is_sound(&cap) {
+    if !cap_window_is_sound(cap) {
         return Err(wider(Dim::Time));
     }
     if cap.depth >= held.depth {
         return Err(wider(Dim::Depth));
     }
     if held.use_ == Use::No && cap.use_ != Use::No {
-        return Err(Denial::new(Code::NotAttenuated).at_grant(parent).rule("use").need(&cap));
+        return Err(Denial::new(Code::NotAttenuated).at_grant(parent).rule("use").need(cap));
     }
     let conveyed = |up: u32| {
         let grant = &state.grants.at(up).grant;
@@ -100,20 +147,7 @@ pub(crate) fn delegate(
     if state.grants.chain(index).any(conveyed) {
         return Err(Denial::new(Code::SelfConvey).at_grant(parent));
     }
-    let siblings = before.iter().filter(|grant| grant.parent == Some(parent)).count();
-    let children = u64::from(node.meter.children) + siblings as u64;
-    if children >= u64::from(GRANT_CHILDREN_MAX) {
-        let limit = u64::from(GRANT_CHILDREN_MAX);
-        return Err(Denial::count(Code::Limit, Dim::Children, limit, children, 1).at_grant(parent));
-    }
-    if state.grants.len() + before.len() >= GRANTS_MAX {
-        let held = (state.grants.len() + before.len()) as u64;
-        return Err(Denial::count(Code::Limit, Dim::Grants, GRANTS_MAX as u64, held, 1));
-    }
-    if !fits(&cap) {
-        return Err(Denial::new(Code::Malformed).rule("a filled grant is longer than 4,096 bytes"));
-    }
-    Ok(Grant { parent: Some(parent), issuer: by, subject: to, cap, answers: Vec::new() })
+    Ok(())
 }
 
 pub(crate) fn cap_window_is_sound(cap: &Capability) -> bool {

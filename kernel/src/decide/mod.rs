@@ -6,16 +6,23 @@ pub(crate) mod agent;
 pub(crate) mod call;
 pub(crate) mod genesis;
 pub(crate) mod grant;
+pub(crate) mod listing;
+pub(crate) mod observation;
+pub(crate) mod outcome;
+pub(crate) mod principal;
+pub(crate) mod registry;
+pub(crate) mod right;
 pub(crate) mod session;
 pub(crate) mod tool;
 
-use crate::body::v1::Refused;
+use crate::body::v1::{Cmd, Refused};
 use crate::command::{Ask, Command};
 use crate::denial::{Code, Denial};
+use crate::entry::BlobRef;
 use crate::event::{Body, Event};
 use crate::ids::{Bytes, PrincipalId, Seq, TimeUs};
 use crate::limits::{BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, REFUSAL_BYTES_MAX, RULE_BYTES_MAX};
-use crate::state::{PrincipalKind, State};
+use crate::state::State;
 
 /// The rule that stands in a refusal while a commitment to the state is due.
 const COMMIT_DUE: &str = "state commitment due";
@@ -24,6 +31,14 @@ const COMMIT_DUE: &str = "state commitment due";
 pub(crate) struct Answer {
     causes: Vec<Seq>,
     body: Body,
+}
+
+impl Answer {
+    /// The command that the event implies.
+    fn implied(&self, blobs: &[BlobRef]) -> Option<Ask> {
+        let event = Event { causes: Vec::new(), blobs: blobs.to_vec(), body: self.body.clone() };
+        event.command().map(|command| command.ask)
+    }
 }
 
 impl From<Body> for Answer {
@@ -55,20 +70,33 @@ impl State {
     fn answer(&self, by: PrincipalId, command: &Command, at: TimeUs) -> Result<Answer, Denial> {
         // What the node asks of itself is recorded without id, right and signature, so it is decided without them.
         let cmd = command.cmd();
-        if !command.is_one() || cmd.as_ref().is_some_and(|cmd| cmd.signed.is_some() || cmd.via.is_some()) {
+        if !command.is_one() || cmd.as_ref().is_some_and(|cmd| cmd.via.is_some()) {
             return Err(Denial::new(Code::Malformed));
         }
         if self.session.closed {
             return Err(Denial::new(Code::SessionClosed));
         }
-        self.asker(by, &command.ask)?;
+        let kind = right::asker(self, by, &command.ask)?;
         if self.commit_due() && !matches!(command.ask, Ask::CommitState(_)) {
             return Err(Denial::new(Code::IllegalTransition).rule(COMMIT_DUE));
         }
-        if cmd.as_ref().is_some_and(|cmd| cmd.under.is_some()) {
-            return Err(Denial::new(Code::NoAdmin));
+        let signed = right::signed(self, by, kind, command, at)?;
+        let asked = signed.as_ref().unwrap_or(&command.ask);
+        let under = right::admin(self, by, cmd.as_ref().and_then(|cmd| cmd.under), asked, at)?;
+        let answer = self.own_rules(by, cmd, asked, at)?;
+        if let Some(leaf) = under {
+            let chain = self.grants.union(&[leaf]);
+            call::check_gates(self, &chain, &[leaf])?;
         }
-        match &command.ask {
+        // An event in which capabilities were filled implies another command than was signed; no other event may.
+        if *asked != command.ask && answer.implied(&command.blobs).as_ref() != Some(&command.ask) {
+            return Err(Denial::new(Code::CommandSigInvalid).rule(right::ANOTHER_COMMAND));
+        }
+        Ok(answer)
+    }
+
+    fn own_rules(&self, by: PrincipalId, cmd: Option<Cmd>, ask: &Ask, at: TimeUs) -> Result<Answer, Denial> {
+        match ask {
             Ask::CommitState(_) => session::commit_state(self, cmd),
             Ask::CloseSession(asked) => session::close(self, by, cmd, asked),
             Ask::SpawnAgent(asked) => agent::spawn(self, by, cmd, asked, at),
@@ -79,44 +107,16 @@ impl State {
             Ask::BindTool(asked) => tool::bind(self, cmd, asked),
             Ask::Call(asked) => call::call(self, by, cmd, asked, at),
             Ask::Report(asked) => call::report(self, by, cmd, asked),
-        }
-    }
-
-    /// Whether `by` is known, alive and of a kind that may ask this at all.
-    fn asker(&self, by: PrincipalId, ask: &Ask) -> Result<(), Denial> {
-        let kind = if by == PrincipalId::NODE {
-            PrincipalKind::Node
-        } else {
-            let principal = self.principals.get(&by).ok_or(Denial::new(Code::UnknownPrincipal))?;
-            if !principal.alive {
-                return Err(Denial::new(Code::PrincipalDead));
-            }
-            principal.kind
-        };
-        let may = match ask {
-            Ask::CommitState(_) | Ask::BindTool(_) => kind == PrincipalKind::Node,
-            Ask::Report(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Executor,
-            Ask::EndAgent(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Agent,
-            Ask::CloseSession(_)
-            | Ask::SpawnAgent(_)
-            | Ask::StartAgent(_)
-            | Ask::Grant(_)
-            | Ask::Revoke(_)
-            | Ask::Call(_) => kind != PrincipalKind::Node && kind != PrincipalKind::Executor,
-        };
-        if !may {
-            return Err(Denial::new(Code::WrongKind));
-        }
-        match ask {
-            Ask::SpawnAgent(_) | Ask::Call(_) => agent::must_run(self, by),
-            Ask::CommitState(_)
-            | Ask::CloseSession(_)
-            | Ask::StartAgent(_)
-            | Ask::EndAgent(_)
-            | Ask::Grant(_)
-            | Ask::Revoke(_)
-            | Ask::BindTool(_)
-            | Ask::Report(_) => Ok(()),
+            Ask::OpenSession(asked) => listing::open(self, by, cmd, asked, at),
+            Ask::EndSession(asked) => listing::end(self, cmd, asked),
+            Ask::RegisterTool(asked) => registry::register(self, cmd, asked),
+            Ask::ApproveTool(asked) => registry::approve(self, cmd, asked),
+            Ask::QuarantineTool(asked) => registry::quarantine(self, cmd, asked),
+            Ask::UnbindTool(asked) => tool::unbind(self, cmd, asked),
+            Ask::ResolveOutcome(asked) => outcome::resolve(self, cmd, asked),
+            Ask::AddPrincipal(asked) => principal::add(self, cmd, asked),
+            Ask::Observe(asked) => observation::observe(self, by, cmd, asked),
+            Ask::RecordProbe(asked) => observation::probe(cmd, asked),
         }
     }
 }
@@ -141,7 +141,17 @@ pub fn is_recordable(event: &Event) -> bool {
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
         | Body::CallAdmitted(_)
-        | Body::CallFinished(_) => true,
+        | Body::CallFinished(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => true,
     }
 }
 
@@ -149,7 +159,7 @@ pub fn is_recordable(event: &Event) -> bool {
 /// command that it implies.
 fn fits(event: &Event) -> bool {
     let filled = match &event.body {
-        Body::AgentSpawned(_) | Body::GrantIssued(_) => true,
+        Body::AgentSpawned(_) | Body::GrantIssued(_) | Body::SessionRegistered(_) => true,
         Body::CallAdmitted(body) => !body.narrow.is_empty(),
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
@@ -159,7 +169,16 @@ fn fits(event: &Event) -> bool {
         | Body::AgentEnded(_)
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
-        | Body::CallFinished(_) => false,
+        | Body::CallFinished(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => false,
     };
     !filled || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
 }
@@ -182,7 +201,7 @@ fn refusal(command: &Command, denial: Denial) -> Event {
         retry_at: denial.retry_at,
         approval: None,
         rule: denial.rule.filter(|rule| rule.len() <= RULE_BYTES_MAX),
-        first_seq: None,
+        first_seq: denial.first_seq,
         detail: match &command.ask {
             Ask::Call(asked) if asked.unfit == Some(denial.code.number()) => asked.detail,
             Ask::Call(_)
@@ -194,7 +213,17 @@ fn refusal(command: &Command, denial: Denial) -> Event {
             | Ask::Grant(_)
             | Ask::Revoke(_)
             | Ask::BindTool(_)
-            | Ask::Report(_) => None,
+            | Ask::Report(_)
+            | Ask::OpenSession(_)
+            | Ask::EndSession(_)
+            | Ask::RegisterTool(_)
+            | Ask::ApproveTool(_)
+            | Ask::QuarantineTool(_)
+            | Ask::UnbindTool(_)
+            | Ask::ResolveOutcome(_)
+            | Ask::AddPrincipal(_)
+            | Ask::Observe(_)
+            | Ask::RecordProbe(_) => None,
         },
     };
     Event {

@@ -17,11 +17,14 @@ pub(crate) fn close(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &Cl
     if !(1..=3).contains(&asked.why) {
         return Err(Denial::new(Code::Malformed).rule("why"));
     }
-    if by != state.session.opener {
+    if by != state.session.opener && cmd.as_ref().is_none_or(|cmd| cmd.under.is_none()) {
         return Err(Denial::new(Code::NoAdmin).need("admin:#cancel"));
     }
     if state.open_calls > 0 {
         return Err(Denial::new(Code::ConditionNotMet).rule("a call is open"));
+    }
+    if state.listed.values().any(|listed| listed.open) {
+        return Err(Denial::new(Code::ConditionNotMet).rule("a session is open"));
     }
     if state.head.kind != kind::STATE_COMMITTED {
         return Err(Denial::new(Code::ConditionNotMet).rule("the state is not committed to"));

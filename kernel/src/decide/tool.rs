@@ -1,6 +1,6 @@
 //! Binding tools.
 
-use crate::body::v1::{BindAsked, Binding, Cmd, ToolBound};
+use crate::body::v1::{BindAsked, Binding, Cmd, ToolBound, ToolUnbound, UnbindAsked};
 use crate::capability::{Pointer, Template, is_exact_name};
 use crate::decide::Answer;
 use crate::denial::{Code, Denial};
@@ -26,14 +26,10 @@ pub(crate) fn bind(state: &State, cmd: Option<Cmd>, asked: &BindAsked) -> Result
 
 fn check(state: &State, binding: &Binding) -> Result<(), Denial> {
     let bound = parse(&binding.tool)?;
-    if binding.cite.is_some() {
-        return Err(Denial::new(Code::Malformed).rule("cite without a system session"));
+    if binding.cite.map(|cite| cite.session) != state.session.system {
+        return Err(Denial::new(Code::Malformed).rule("cite"));
     }
-    match bound.effect {
-        Effect::Read | Effect::Idempotent => {}
-        // What a crash hides of such a call can be settled only by a probe or by a person; neither is built.
-        Effect::Reconcile | Effect::Once => return Err(Denial::new(Code::Malformed).rule("effect class")),
-    }
+    check_effect(&bound)?;
     match (state.tools.get(&binding.tool.name), binding.replaces) {
         (None, None) => Ok(()),
         (Some(before), Some(replaces)) if before.digest == replaces => Ok(()),
@@ -41,6 +37,52 @@ fn check(state: &State, binding: &Binding) -> Result<(), Denial> {
         (Some(_), _) => Err(Denial::new(Code::DigestChanged)),
     }
 }
+
+/// Whether what a crash hides of a call can be settled.
+pub(crate) fn check_effect(tool: &BoundTool) -> Result<(), Denial> {
+    match tool.effect {
+        // Run again, or settled by a person.
+        Effect::Read | Effect::Idempotent | Effect::Once => Ok(()),
+        // Settled by a probe, which is not built.
+        Effect::Reconcile => Err(Denial::new(Code::Malformed).rule("effect class")),
+    }
+}
+
+pub(crate) fn unbind(state: &State, cmd: Option<Cmd>, asked: &UnbindAsked) -> Result<Answer, Denial> {
+    if !(1..=5).contains(&asked.why) {
+        return Err(Denial::new(Code::Malformed).rule("why"));
+    }
+    if Some(asked.cite.session) != state.session.system {
+        return Err(Denial::new(Code::Malformed).rule("cite"));
+    }
+    let bound = state.tools.get(&asked.name).ok_or(Denial::new(Code::UnknownTool))?;
+    if bound.digest != asked.digest {
+        return Err(Denial::new(Code::DigestChanged));
+    }
+    if bound.unbound.is_some() {
+        return Err(Denial::new(Code::IllegalTransition).rule("unbound"));
+    }
+    Ok(Body::ToolUnbound(ToolUnbound {
+        cmd,
+        name: asked.name.clone(),
+        digest: asked.digest,
+        why: asked.why,
+        cite: asked.cite,
+    })
+    .into())
+}
+
+/// Whether a bound tool may still be called.
+pub(crate) fn callable(tool: &BoundTool) -> Result<(), Denial> {
+    match tool.unbound {
+        None => Ok(()),
+        Some(DISABLED) => Err(Denial::new(Code::ToolDisabled)),
+        Some(_) => Err(Denial::new(Code::ToolQuarantined)),
+    }
+}
+
+/// Why a tool was unbound: somebody disabled it.
+const DISABLED: u8 = 4;
 
 /// The tool as the rules use it; its need templates are parsed here, once.
 pub(crate) fn parse(tool: &Tool) -> Result<BoundTool, Denial> {
@@ -92,5 +134,6 @@ pub(crate) fn parse(tool: &Tool) -> Result<BoundTool, Denial> {
         effect,
         reserve: tool.reserve.clone(),
         model,
+        unbound: None,
     })
 }

@@ -6,14 +6,16 @@ pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::body::v1::{Plan, SessionLimits};
+use crate::body::v1::{GrantAmounts, Plan, SessionLimits};
 use crate::budget;
 use crate::capability::Template;
+use crate::decide::genesis::CLASS_SYSTEM;
 use crate::denial::numbered;
 use crate::entry::Head;
 use crate::facts::FactSpec;
 use crate::ids::{AgentId, CallId, Digest, GrantId, KeyId, PrincipalId, Seq, SessionId, TimeUs};
-use crate::keys::Role;
+use crate::keys::{PublicKey, Role};
+use crate::signed::NONCE_BYTES;
 use crate::tool::{Effect, Model, Reserve};
 
 use self::grants::Grants;
@@ -48,6 +50,18 @@ numbered! {
     }
 }
 
+numbered! {
+    /// Where a tool of the system session stands.
+    ToolState: u8 {
+        /// Known, not yet to be run.
+        Proposed = 1 "proposed",
+        /// May be bound and run.
+        Approved = 2 "approved",
+        /// Not what was approved.
+        Quarantined = 4 "quarantined",
+    }
+}
+
 /// The state of one session after some entry. [`State::decide`] reads it, [`State::apply`] moves it on.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -59,6 +73,8 @@ pub struct State {
     pub(crate) keys: BTreeMap<KeyId, Key>,
     pub(crate) grants: Grants,
     pub(crate) tools: BTreeMap<String, BoundTool>,
+    /// Tools of the system session, where none is bound.
+    pub(crate) registered: BTreeMap<String, RegisteredTool>,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) running: u32,
     /// Running agents that no agent spawned: only these count against the session's cap, since a waiting parent that
@@ -68,9 +84,15 @@ pub struct State {
     pub(crate) executors: [Option<PrincipalId>; Model::ALL.len()],
     pub(crate) calls: BTreeMap<CallId, Call>,
     pub(crate) open_calls: usize,
+    /// Calls whose outcome nobody knows and nobody has settled.
+    pub(crate) doubts: usize,
     /// Ended calls with the commit count at their end, oldest first.
     pub(crate) ended: VecDeque<(u64, CallId)>,
+    /// By key and nonce, those signed commands that could still be sent again.
+    pub(crate) nonces: BTreeMap<NonceKey, Nonce>,
     pub(crate) refusals: BTreeMap<PrincipalId, Refusals>,
+    /// Sessions that the system session lists.
+    pub(crate) listed: BTreeMap<SessionId, Listed>,
     pub(crate) tree: Tree,
     pub(crate) dirty: BTreeSet<RowKey>,
 }
@@ -83,6 +105,8 @@ pub(crate) struct Session {
     pub(crate) limits: Option<SessionLimits>,
     pub(crate) interval: u64,
     pub(crate) phase: u8,
+    /// The system session that this session cites; none in the system session itself, and where there is none.
+    pub(crate) system: Option<SessionId>,
     pub(crate) next_commit: Seq,
     pub(crate) closed: bool,
 }
@@ -101,6 +125,10 @@ pub(crate) struct Principal {
 #[derive(Clone, Debug)]
 pub(crate) struct Key {
     pub(crate) role: Role,
+    /// The principal that lists it.
+    pub(crate) owner: Option<PrincipalId>,
+    /// Not in its row: the key of the row is its hash.
+    pub(crate) public: PublicKey,
     pub(crate) epoch: u32,
     pub(crate) not_before_us: TimeUs,
     pub(crate) not_after_us: TimeUs,
@@ -117,6 +145,47 @@ pub(crate) struct BoundTool {
     pub(crate) effect: Effect,
     pub(crate) reserve: Vec<Reserve>,
     pub(crate) model: Model,
+    /// Why it can no longer be called: the number that unbound it.
+    pub(crate) unbound: Option<u8>,
+}
+
+/// A tool of the system session.
+#[derive(Clone, Debug)]
+pub(crate) struct RegisteredTool {
+    pub(crate) tool: BoundTool,
+    pub(crate) state: ToolState,
+    /// The digest of the file that describes it.
+    pub(crate) file: Digest,
+}
+
+/// A key id and a nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NonceKey(pub(crate) [u8; 48]);
+
+impl NonceKey {
+    pub(crate) fn new(key: KeyId, nonce: [u8; NONCE_BYTES]) -> NonceKey {
+        let mut bytes = [0; 48];
+        bytes[..32].copy_from_slice(&key.0);
+        bytes[32..].copy_from_slice(&nonce);
+        NonceKey(bytes)
+    }
+}
+
+/// A signed command that was used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nonce {
+    pub(crate) seq: Seq,
+    pub(crate) until: TimeUs,
+}
+
+/// A session that the system session lists.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) opener: PrincipalId,
+    /// Whether it has not ended.
+    pub(crate) open: bool,
+    /// What is set aside for it, per grant.
+    pub(crate) reserved: Vec<GrantAmounts>,
 }
 
 impl BoundTool {
@@ -138,6 +207,8 @@ pub(crate) struct Agent {
     pub(crate) plan: Plan,
     pub(crate) live_children: u32,
     pub(crate) open_calls: u32,
+    /// Calls of it whose outcome nobody knows and nobody has settled.
+    pub(crate) doubts: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -153,6 +224,8 @@ pub(crate) struct Call {
     pub(crate) depth: u8,
     pub(crate) effect: Effect,
     pub(crate) cancel: bool,
+    /// Whether nobody knows how it ended and nobody has settled it.
+    pub(crate) doubt: bool,
     /// The commit count at its end.
     pub(crate) ended: Option<u64>,
 }
@@ -182,14 +255,18 @@ impl State {
             keys: BTreeMap::new(),
             grants: Grants::default(),
             tools: BTreeMap::new(),
+            registered: BTreeMap::new(),
             agents: BTreeMap::new(),
             running: 0,
             running_top: 0,
             executors: [None; Model::ALL.len()],
             calls: BTreeMap::new(),
             open_calls: 0,
+            doubts: 0,
             ended: VecDeque::new(),
+            nonces: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            listed: BTreeMap::new(),
             tree: Tree::default(),
             dirty: BTreeSet::new(),
         }
@@ -218,6 +295,36 @@ impl State {
     /// Whether the next entry must commit to the state.
     pub fn commit_due(&self) -> bool {
         self.head.kind != 0 && self.head.next_seq() == self.session.next_commit
+    }
+
+    /// Where the keys of a principal lie, as it is recorded: 1 in the node's process, 2 apart.
+    pub fn custody(&self, principal: PrincipalId) -> Option<u8> {
+        self.principals.get(&principal).map(|principal| principal.custody)
+    }
+
+    /// Whether this is the system session: the node's own.
+    pub fn is_system(&self) -> bool {
+        self.session.class == CLASS_SYSTEM
+    }
+
+    /// The system session that this session cites.
+    pub fn system(&self) -> Option<SessionId> {
+        self.session.system
+    }
+
+    /// Where a tool of the system session stands, and under which digest.
+    pub fn registered(&self, tool: &str) -> Option<(ToolState, Digest)> {
+        self.registered.get(tool).map(|known| (known.state, known.tool.digest))
+    }
+
+    /// Whether the system session lists a session, and whether that has not ended.
+    pub fn listed(&self, session: SessionId) -> Option<bool> {
+        self.listed.get(&session).map(|listed| listed.open)
+    }
+
+    /// Whether nobody knows how a call ended and nobody has settled it.
+    pub fn is_in_doubt(&self, call: CallId) -> bool {
+        self.calls.get(&call).is_some_and(|call| call.doubt)
     }
 
     /// The digest of a bound tool.

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use crate::body::v1::{Grant, Plan};
+use crate::body::v1::{Grant, GrantAmounts, Plan};
 use crate::body::{self};
 use crate::hash::{Context, derive};
-use crate::ids::{CallId, Digest, GrantId, KeyId, PrincipalId, Seq, TimeUs};
-use crate::state::State;
+use crate::ids::{CallId, Digest, GrantId, KeyId, PrincipalId, Seq, SessionId, TimeUs};
+use crate::state::{NonceKey, State};
 use crate::tool::{FactDecl, Need, Reserve};
 
 /// Table numbers of `docs/FORMAT.md`.
@@ -19,7 +19,9 @@ pub(crate) mod table {
     pub(crate) const TOOL: u16 = 6;
     pub(crate) const AGENT: u16 = 8;
     pub(crate) const CALL: u16 = 12;
+    pub(crate) const NONCE: u16 = 14;
     pub(crate) const REFUSALS: u16 = 15;
+    pub(crate) const LISTED: u16 = 17;
 }
 
 /// The key of a row.
@@ -33,7 +35,9 @@ pub(crate) enum RowKey {
     Tool(String),
     Agent(PrincipalId),
     Call(CallId),
+    Nonce(NonceKey),
     Refusals(PrincipalId),
+    Listed(SessionId),
 }
 
 impl RowKey {
@@ -47,7 +51,9 @@ impl RowKey {
             RowKey::Tool(_) => table::TOOL,
             RowKey::Agent(_) => table::AGENT,
             RowKey::Call(_) => table::CALL,
+            RowKey::Nonce(_) => table::NONCE,
             RowKey::Refusals(_) => table::REFUSALS,
+            RowKey::Listed(_) => table::LISTED,
         }
     }
 
@@ -59,6 +65,8 @@ impl RowKey {
             RowKey::Grant(id) | RowKey::Meter(id) => &id.0,
             RowKey::Tool(name) => name.as_bytes(),
             RowKey::Call(id) => &id.0,
+            RowKey::Nonce(key) => &key.0,
+            RowKey::Listed(id) => &id.0,
         }
     }
 
@@ -85,8 +93,11 @@ impl State {
         keys.extend(self.grants.iter().map(|node| RowKey::Grant(node.id)));
         keys.extend(self.grants.iter().map(|node| RowKey::Meter(node.id)));
         keys.extend(self.tools.keys().map(|name| RowKey::Tool(name.clone())));
+        keys.extend(self.registered.keys().map(|name| RowKey::Tool(name.clone())));
         keys.extend(self.agents.keys().map(|id| RowKey::Agent(*id)));
         keys.extend(self.calls.keys().map(|id| RowKey::Call(*id)));
+        keys.extend(self.nonces.keys().map(|key| RowKey::Nonce(*key)));
+        keys.extend(self.listed.keys().map(|id| RowKey::Listed(*id)));
         keys.extend(self.refusals.keys().map(|id| RowKey::Refusals(*id)));
         keys.sort_by(|a, b| (a.table(), a.bytes()).cmp(&(b.table(), b.bytes())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.table(), key.bytes().to_vec(), value))).collect()
@@ -101,6 +112,7 @@ impl State {
                 opener: self.session.opener,
                 max_running: self.session.limits.as_ref().map_or(0, |limits| limits.max_running),
                 phase: self.session.phase,
+                system: self.session.system,
                 next_commit: self.session.next_commit,
                 closed: self.session.closed,
             }),
@@ -119,6 +131,7 @@ impl State {
                 let row = self.keys.get(id)?;
                 body::encode(&KeyRow {
                     role: row.role.number(),
+                    owner: row.owner,
                     epoch: row.epoch,
                     not_before_us: row.not_before_us,
                     not_after_us: row.not_after_us,
@@ -140,7 +153,8 @@ impl State {
                 })
             }
             RowKey::Tool(name) => {
-                let row = self.tools.get(name)?;
+                let registered = self.registered.get(name);
+                let row = registered.map(|known| &known.tool).or_else(|| self.tools.get(name))?;
                 body::encode(&ToolRow {
                     digest: row.digest,
                     facts: row
@@ -152,6 +166,9 @@ impl State {
                     effect: row.effect.number(),
                     reserve: &row.reserve,
                     model: row.model.number(),
+                    unbound: row.unbound,
+                    state: registered.map(|known| known.state.number()),
+                    file: registered.map(|known| known.file),
                 })
             }
             RowKey::Agent(id) => {
@@ -166,6 +183,7 @@ impl State {
                     plan: &row.plan,
                     live_children: row.live_children,
                     open_calls: row.open_calls,
+                    doubts: row.doubts,
                 })
             }
             RowKey::Call(id) => {
@@ -181,8 +199,17 @@ impl State {
                     depth: row.depth,
                     effect: row.effect.number(),
                     cancel: row.cancel,
+                    doubt: row.doubt,
                     ended: row.ended,
                 })
+            }
+            RowKey::Nonce(key) => {
+                let row = self.nonces.get(key)?;
+                body::encode(&NonceRow { seq: row.seq, until: row.until })
+            }
+            RowKey::Listed(id) => {
+                let row = self.listed.get(id)?;
+                body::encode(&ListedRow { opener: row.opener, open: row.open, reserved: &row.reserved })
             }
             RowKey::Refusals(id) => {
                 let row = self.refusals.get(id)?;
@@ -208,6 +235,8 @@ struct SessionRow {
     max_running: u16,
     #[serde(rename = "phas")]
     phase: u8,
+    #[serde(rename = "sys")]
+    system: Option<SessionId>,
     #[serde(rename = "next")]
     next_commit: Seq,
     #[serde(rename = "clsd")]
@@ -231,6 +260,8 @@ struct PrincipalRow<'a> {
 #[derive(Serialize)]
 struct KeyRow {
     role: u8,
+    #[serde(rename = "ownr")]
+    owner: Option<PrincipalId>,
     #[serde(rename = "epo")]
     epoch: u32,
     #[serde(rename = "nbf")]
@@ -273,6 +304,11 @@ struct ToolRow<'a> {
     reserve: &'a [Reserve],
     #[serde(rename = "mod")]
     model: u8,
+    #[serde(rename = "unbd")]
+    unbound: Option<u8>,
+    #[serde(rename = "stat")]
+    state: Option<u8>,
+    file: Option<Digest>,
 }
 
 #[derive(Serialize)]
@@ -293,6 +329,8 @@ struct AgentRow<'a> {
     live_children: u32,
     #[serde(rename = "call")]
     open_calls: u32,
+    #[serde(rename = "dubt")]
+    doubts: u32,
 }
 
 #[derive(Serialize)]
@@ -316,7 +354,25 @@ struct CallRow<'a> {
     effect: u8,
     #[serde(rename = "cncl")]
     cancel: bool,
+    #[serde(rename = "dubt")]
+    doubt: bool,
     ended: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct NonceRow {
+    seq: Seq,
+    #[serde(rename = "til")]
+    until: TimeUs,
+}
+
+#[derive(Serialize)]
+struct ListedRow<'a> {
+    #[serde(rename = "opnr")]
+    opener: PrincipalId,
+    open: bool,
+    #[serde(rename = "rsvd")]
+    reserved: &'a [GrantAmounts],
 }
 
 #[derive(Serialize)]

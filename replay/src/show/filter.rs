@@ -68,7 +68,17 @@ fn agent_of(entry: &Entry, event: &Event) -> Option<PrincipalId> {
         | Body::GrantRevoked(_)
         | Body::ToolBound(_)
         | Body::CallAdmitted(_)
-        | Body::CallFinished(_) => None,
+        | Body::CallFinished(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => None,
     }
 }
 
@@ -77,9 +87,18 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
         Body::CallAdmitted(admitted) => admitted.tool == tool,
         Body::CallFinished(finished) => names.tool(finished.call) == tool,
         Body::ToolBound(bound) => bound.tools.iter().any(|binding| binding.tool.name == tool),
+        Body::ToolRegistered(registered) => registered.tool.name == tool,
+        Body::ToolApproved(approved) => approved.name == tool,
+        Body::ToolQuarantined(found) => found.name == tool,
+        Body::ToolUnbound(unbound) => unbound.name == tool,
+        Body::OutcomeResolved(resolved) => names.tool(resolved.call) == tool,
         Body::Refused(_, ask) => match ask.as_ref() {
             Ask::Call(asked) => asked.tool == tool,
             Ask::BindTool(asked) => asked.tools.iter().any(|binding| binding.tool.name == tool),
+            Ask::RegisterTool(asked) => asked.tool.name == tool,
+            Ask::ApproveTool(asked) => asked.name == tool,
+            Ask::QuarantineTool(asked) => asked.name == tool,
+            Ask::UnbindTool(asked) => asked.name == tool,
             Ask::CommitState(_)
             | Ask::CloseSession(_)
             | Ask::SpawnAgent(_)
@@ -87,7 +106,13 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
             | Ask::EndAgent(_)
             | Ask::Grant(_)
             | Ask::Revoke(_)
-            | Ask::Report(_) => false,
+            | Ask::Report(_)
+            | Ask::OpenSession(_)
+            | Ask::EndSession(_)
+            | Ask::ResolveOutcome(_)
+            | Ask::AddPrincipal(_)
+            | Ask::Observe(_)
+            | Ask::RecordProbe(_) => false,
         },
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
@@ -96,6 +121,11 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
         | Body::AgentStarted(_)
         | Body::AgentEnded(_)
         | Body::GrantIssued(_)
-        | Body::GrantRevoked(_) => false,
+        | Body::GrantRevoked(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => false,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use toka_kernel::ids::{CallId, PrincipalId, derived};
-use toka_kernel::{Body, Entry, Event};
+use toka_kernel::{Body, Entry, Event, PrincipalKind};
 
 /// Names learned while going through a session.
 #[derive(Debug, Default)]
@@ -47,6 +47,11 @@ impl Names {
                 let name = if *known == 1 { spawned.spec.clone() } else { format!("{}#{known}", spawned.spec) };
                 self.principals.insert(PrincipalId(made(0)), name);
             }
+            Body::PrincipalAdded(added) => {
+                let id = PrincipalId(made(0));
+                let kind = PrincipalKind::from_number(added.kind).map_or("principal", PrincipalKind::name);
+                self.principals.insert(id, format!("{kind} {}", id.short()));
+            }
             Body::CallAdmitted(admitted) => {
                 self.calls.insert(CallId(made(0)), admitted.tool.clone());
             }
@@ -58,14 +63,50 @@ impl Names {
             | Body::GrantIssued(_)
             | Body::GrantRevoked(_)
             | Body::ToolBound(_)
-            | Body::CallFinished(_) => {}
+            | Body::CallFinished(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::OutcomeResolved(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
     }
 
     /// Forgets what no later entry can name, once an entry was shown.
     pub(super) fn forget(&mut self, event: &Event) {
-        if let Body::CallFinished(finished) = &event.body {
-            self.calls.remove(&finished.call);
+        match &event.body {
+            // An outcome that nobody knows is settled by a later entry.
+            Body::CallFinished(finished) if !matches!(finished.outcome.kind, 10 | 11) => {
+                self.calls.remove(&finished.call);
+            }
+            Body::OutcomeResolved(resolved) => {
+                self.calls.remove(&resolved.call);
+            }
+            Body::CallFinished(_)
+            | Body::SessionOpened(_)
+            | Body::StateCommitted(_)
+            | Body::SessionClosed(_)
+            | Body::Refused(..)
+            | Body::AgentSpawned(_)
+            | Body::AgentStarted(_)
+            | Body::AgentEnded(_)
+            | Body::GrantIssued(_)
+            | Body::GrantRevoked(_)
+            | Body::ToolBound(_)
+            | Body::CallAdmitted(_)
+            | Body::SessionRegistered(_)
+            | Body::SessionEnded(_)
+            | Body::ToolRegistered(_)
+            | Body::ToolApproved(_)
+            | Body::ToolQuarantined(_)
+            | Body::ToolUnbound(_)
+            | Body::PrincipalAdded(_)
+            | Body::Observed(_)
+            | Body::SandboxProbed(_) => {}
         }
     }
 }

@@ -87,6 +87,10 @@ impl Judge {
                     }
                 }
             }
+            Ok(Body::ToolRegistered(registered)) => match blob(registered.tool.text) {
+                Some(spec) => compared.fault = compare_tool(0, &registered.tool, spec, at),
+                None => compared.unchecked += 1,
+            },
             Ok(
                 Body::SessionOpened(_)
                 | Body::StateCommitted(_)
@@ -97,7 +101,16 @@ impl Judge {
                 | Body::AgentEnded(_)
                 | Body::GrantIssued(_)
                 | Body::GrantRevoked(_)
-                | Body::CallFinished(_),
+                | Body::CallFinished(_)
+                | Body::SessionRegistered(_)
+                | Body::SessionEnded(_)
+                | Body::ToolApproved(_)
+                | Body::ToolQuarantined(_)
+                | Body::ToolUnbound(_)
+                | Body::OutcomeResolved(_)
+                | Body::PrincipalAdded(_)
+                | Body::Observed(_)
+                | Body::SandboxProbed(_),
             )
             | Err(_) => {}
         }
@@ -131,6 +144,7 @@ pub(super) fn wanted(event: &Event) -> Vec<u16> {
     match &event.body {
         Body::CallAdmitted(call) => vec![call.args],
         Body::ToolBound(bound) => bound.tools.iter().map(|binding| binding.tool.text).collect(),
+        Body::ToolRegistered(registered) => vec![registered.tool.text],
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
         | Body::SessionClosed(_)
@@ -140,7 +154,16 @@ pub(super) fn wanted(event: &Event) -> Vec<u16> {
         | Body::AgentEnded(_)
         | Body::GrantIssued(_)
         | Body::GrantRevoked(_)
-        | Body::CallFinished(_) => Vec::new(),
+        | Body::CallFinished(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => Vec::new(),
     }
 }
 

@@ -226,7 +226,7 @@ fn directory(home: &Home, name: &str, dir: &Path) -> Result<PathBuf, Failure> {
 fn root_name(grant: &Capability) -> Option<&str> {
     match &grant.scope {
         Scope::Fs(scope) => Some(scope.path().anchor().root()),
-        Scope::Tool(_) | Scope::Agent(_) => None,
+        Scope::Tool(_) | Scope::Agent(_) | Scope::Admin(_) => None,
     }
 }
 
@@ -311,7 +311,17 @@ fn call_of(entry: &Entry) -> Option<CallId> {
         | Body::AgentEnded(_)
         | Body::GrantIssued(_)
         | Body::GrantRevoked(_)
-        | Body::ToolBound(_) => None,
+        | Body::ToolBound(_)
+        | Body::SessionRegistered(_)
+        | Body::SessionEnded(_)
+        | Body::ToolRegistered(_)
+        | Body::ToolApproved(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::OutcomeResolved(_)
+        | Body::PrincipalAdded(_)
+        | Body::Observed(_)
+        | Body::SandboxProbed(_) => None,
     }
 }
 
