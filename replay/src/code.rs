@@ -163,6 +163,7 @@ codes! {
     LinkMismatch "LINK_MISMATCH" Chain Fail "an entry does not follow the one before it", "an entry was changed, exchanged or spliced in; compare with another copy";
     TimeRegression "TIME_REGRESSION" Chain Fail "time goes back", "whoever held the event key wrote this against the rules";
     CauseInvalid "CAUSE_INVALID" Chain Fail "an entry names a cause that is not earlier", "whoever held the event key wrote this against the rules";
+    RefMismatch "REF_MISMATCH" Chain Fail "an entry cites one of another session that is not what stands there", "one of the two sessions was changed; compare both with other copies";
     BodyHashMismatch "BODY_HASH_MISMATCH" Chain Fail "the body is not the one that was signed", "the content of this entry was changed; compare with another copy";
     AfterClose "AFTER_CLOSE" Chain Fail "an entry follows the end of the session", "whoever held the event key added to a closed session";
 
@@ -184,6 +185,13 @@ codes! {
     KeyNonCanonical "KEY_NON_CANONICAL" Keys Fail "a key written in a second form", "do not trust this session";
     KeyAlgorithmUnknown "KEY_ALGORITHM_UNKNOWN" Keys Fail "a key of an algorithm this version does not know", "use a newer version";
     RootNotGiven "ROOT_NOT_GIVEN" Keys NotChecked "without the root key nobody knows who wrote this", "give the node's root key: --root FILE, or --root VKEY";
+
+    CommandUnsigned "COMMAND_UNSIGNED" Commands Fail "a command was accepted that must be signed and is not", "whoever held the event key wrote this past the kernel";
+    CommandSigInvalid "COMMAND_SIG_INVALID" Commands Fail "a command was accepted whose signature does not hold", "nobody asked for this; whoever held the event key wrote it";
+    CommandAudience "COMMAND_AUDIENCE" Commands Fail "a command was accepted that was signed for another session", "a signed command was moved here; whoever held the event key did it";
+    CommandExpired "COMMAND_EXPIRED" Commands Fail "a command was accepted whose signature was no longer valid", "whoever held the event key used it too late";
+    CommandReplayed "COMMAND_REPLAYED" Commands Fail "a signed command was accepted twice", "whoever held the event key used it again; `first_seq` says where it was used first";
+    CommandMismatch "COMMAND_MISMATCH" Commands Fail "the event does not answer the command that was signed", "nobody asked for this; whoever held the event key wrote it";
 
     TransitionIllegal "TRANSITION_ILLEGAL" Legality Fail "the entry is correctly signed, and the rules do not allow it", "whoever held the event key wrote this past the kernel";
     FactsMismatch "FACTS_MISMATCH" Legality Fail "what was decided about is not what the blob says", "whoever held the event key wrote this past the kernel";

@@ -163,9 +163,11 @@ impl<'a> Session<'a> {
             axes: AxesMap(&session.axes),
             blobs: Blobs { present: session.blobs.present, erased: 0, omitted: session.blobs.omitted },
             facts_unchecked: session.facts_unchecked,
-            // No rules of this version let an entry cite another session, or carry a signature of its own.
-            refs_unresolved: 0,
-            signed_commands: SignedCommands { separate: 0, in_process: 0 },
+            refs_unresolved: session.refs_unresolved,
+            signed_commands: SignedCommands {
+                separate: session.signed.separate,
+                in_process: session.signed.in_process,
+            },
         }
     }
 }

@@ -110,6 +110,14 @@ fn asides(session: &SessionReport) -> Vec<String> {
         let facts = count(session.facts_unchecked, "entry", "entries");
         lines.push(format!("facts of {facts} not compared with their blobs, which are not here"));
     }
+    if session.signed.separate + session.signed.in_process > 0 {
+        let (apart, held) = (session.signed.separate, session.signed.in_process);
+        lines.push(format!("signed commands: {apart} by keys kept apart, {held} by keys of the node's own process"));
+    }
+    if session.refs_unresolved > 0 {
+        let refs = count(session.refs_unresolved, "entry", "entries");
+        lines.push(format!("{refs} of other sessions cited that are not here"));
+    }
     lines
 }
 

@@ -191,6 +191,19 @@ pub struct SessionReport {
     pub blobs: BlobCounts,
     /// Calls and bound tools whose blob is not here to compare with.
     pub facts_unchecked: u64,
+    /// Entries of other sessions that it cites and that are not in the input.
+    pub refs_unresolved: u64,
+    /// Commands with a signature of their own that were accepted.
+    pub signed: SignedCounts,
+}
+
+/// Signed commands, by where the keys lie: one that the node holds proves nothing against the node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SignedCounts {
+    /// Apart from the node.
+    pub separate: u64,
+    /// In the node's process.
+    pub in_process: u64,
 }
 
 /// Blobs of a session, each commitment once.

@@ -3,6 +3,7 @@
 mod accept;
 mod blobs;
 mod checked;
+mod cited;
 mod end;
 mod findings;
 mod judge;
@@ -21,6 +22,7 @@ use toka_store::bundle::{ContainerCode, ContainerFault};
 use toka_store::log::Rows;
 use toka_store::{Bundle, ReadError};
 
+use self::cited::{Cited, Contradiction};
 use self::findings::{Fault, Findings};
 use self::walk::Walk;
 use crate::code::{Axis, Class, Code};
@@ -76,6 +78,7 @@ pub fn verify(input: &Input, options: &Options, progress: &mut dyn FnMut(u64)) -
     if options.sessions.is_none() {
         run.strays(input);
     }
+    run.compare_cited(input);
     run.container(input.as_bundle().map(Bundle::faults).unwrap_or_default());
     Ok(run.finish(options))
 }
@@ -92,6 +95,8 @@ struct Run {
     info: InputInfo,
     findings: Findings,
     sessions: Vec<SessionReport>,
+    /// What each of them cites, in the same order.
+    cited: Vec<Cited>,
     checked: Checked,
     container: Answer,
 }
@@ -99,16 +104,31 @@ struct Run {
 impl Run {
     fn new(info: InputInfo, _: &Options) -> Run {
         let (findings, checked) = (Findings::default(), Checked::default());
-        Run { info, findings, sessions: Vec::new(), checked, container: Answer::Ok }
+        Run { info, findings, sessions: Vec::new(), cited: Vec::new(), checked, container: Answer::Ok }
     }
 
     fn session(&mut self, input: &Input, session: SessionId, options: &Options, progress: &mut dyn FnMut(u64)) {
         let done = self.checked.entries;
-        let (report, checked) =
+        let (report, checked, cited) =
             verify_session(input, session, options, &mut self.findings, &mut |entries| progress(done + entries));
         self.checked.entries += checked.entries;
         self.checked.signatures += checked.signatures;
         self.sessions.push(report);
+        self.cited.push(cited);
+    }
+
+    /// Compares what sessions say of each other.
+    fn compare_cited(&mut self, input: &Input) {
+        for (report, cited) in self.sessions.iter_mut().zip(&self.cited) {
+            let (unresolved, contradictions) = cited.compare(input);
+            report.refs_unresolved = unresolved;
+            for Contradiction { at, cites, found } in contradictions {
+                report.axes.set(Axis::Chain, Answer::Fail);
+                let fault = Fault::new(Code::RefMismatch).expected(found.to_string(), cites.hash.to_string());
+                let fault = fault.detail("session", cites.session.to_string()).detail("seq", cites.seq);
+                self.findings.push(Some(report.session), Some(at), 0, fault, None);
+            }
+        }
     }
 
     fn unreadable(&mut self, what: &str, place: &str) {
@@ -194,7 +214,7 @@ fn verify_session(
     options: &Options,
     findings: &mut Findings,
     progress: &mut dyn FnMut(u64),
-) -> (SessionReport, Checked) {
+) -> (SessionReport, Checked, Cited) {
     let mut chunks = Chunks { rows: input.entries(session), error: None };
     let first = chunks.next().unwrap_or_default();
     let second = chunks.next();

@@ -10,7 +10,7 @@ use toka_kernel::{Entry, chain};
 
 use super::checked::Checked;
 use super::findings::{Fault, Mark};
-use super::judge::wanted;
+use super::judge::{is_signed, wanted};
 use super::walk::{NO_KIND, Walk};
 use crate::code::{Axis, Class, Code};
 use crate::shown::hex;
@@ -240,11 +240,24 @@ impl Walk<'_> {
 
     /// Decides the entry again, unless something is wrong already.
     fn apply(&mut self, entry: &Entry, place: Seq, base: u64) -> bool {
+        let signed = entry.event().is_ok_and(is_signed);
         if self.stopped.is_some() {
+            // What nobody decided again, nobody has looked at the signature of.
+            self.tally.unchecked[Axis::Commands as usize] |= signed;
             return false;
         }
         match self.judge.apply(entry) {
-            Ok(()) => true,
+            Ok(()) => {
+                if let Ok(event) = entry.event() {
+                    self.tally.cited.learn(place, event);
+                }
+                match self.judge.custody(entry).filter(|_| signed) {
+                    Some(2) => self.tally.signed.separate += 1,
+                    Some(_) => self.tally.signed.in_process += 1,
+                    None => {}
+                }
+                true
+            }
             Err(fault) => {
                 let mark = self.note(place, base, *fault, None);
                 self.stop(place, mark);

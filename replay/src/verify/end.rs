@@ -5,6 +5,7 @@ use toka_kernel::event::kind;
 use toka_kernel::ids::Seq;
 use toka_kernel::keys::SignatureFault;
 
+use super::cited::Cited;
 use super::findings::Fault;
 use super::walk::Walk;
 use crate::code::{Axis, Code};
@@ -13,7 +14,7 @@ use crate::shown::hex;
 
 impl Walk<'_> {
     /// Ends the walk.
-    pub(super) fn finish(mut self) -> (SessionReport, Checked) {
+    pub(super) fn finish(mut self) -> (SessionReport, Checked, Cited) {
         for (mark, uses) in std::mem::take(&mut self.strangers).into_values().filter(|(_, uses)| *uses > 1) {
             self.findings.annotate(mark, "entries", uses);
         }
@@ -43,8 +44,11 @@ impl Walk<'_> {
             axes: self.axes(closed),
             blobs: self.blobs.counts,
             facts_unchecked: self.tally.facts_unchecked,
+            refs_unresolved: 0,
+            signed: self.tally.signed,
         };
-        (report, Checked { entries: self.tally.entries, signatures: self.tally.signatures })
+        let checked = Checked { entries: self.tally.entries, signatures: self.tally.signatures };
+        (report, checked, std::mem::take(&mut self.tally.cited))
     }
 
     /// A store also keeps the head of each session. It is no anchor, since who edits entries can edit it; but where it

@@ -7,7 +7,7 @@ use toka_kernel::body::v1::{Binding, CallAdmitted};
 use toka_kernel::event::BodyFault;
 use toka_kernel::facts::{Fact, FactSpec, extract};
 use toka_kernel::tool::{Tool, ToolSpec};
-use toka_kernel::{Body, Entry, Event, Illegal, RULES, State};
+use toka_kernel::{Body, Code as Refusal, Entry, Event, Illegal, RULES, State};
 
 use super::findings::Fault;
 use crate::code::Code;
@@ -68,6 +68,11 @@ impl Judge {
                 self.tools.insert(tool.name.clone(), facts);
             }
         }
+    }
+
+    /// Where the keys of who asked lie: 1 in the node's process, 2 apart.
+    pub(super) fn custody(&self, entry: &Entry) -> Option<u8> {
+        self.state.custody(entry.header().principal)
     }
 
     /// Compares what an applied event states with the blob it was read from. `None` for a blob that is not here.
@@ -209,6 +214,9 @@ fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Faul
         let denial = State::open(genesis, entry.header().time_us).err().and_then(|denial| denial.rule);
         return Fault::new(Code::GenesisInvalid).at(denial.unwrap_or_default(), at).expected(Value::Null, rule);
     }
+    if let Some(fault) = of_command(decided.as_deref(), event, at) {
+        return fault;
+    }
     let fault = Fault::new(Code::TransitionIllegal).at("body", at).detail("rule", rule);
     let mut failed_at = None;
     if let Some(Body::Refused(refused, _)) = decided.as_ref().map(|decided| &decided.body) {
@@ -219,6 +227,40 @@ fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Faul
         None => fault,
     };
     fault.expected(decided.map_or(Value::Null, |decided| of_event(&decided)), of_event(event))
+}
+
+/// What is wrong with the signature of a command that an event accepts, where that is why the rules refuse it.
+fn of_command(decided: Option<&Event>, event: &Event, at: usize) -> Option<Fault> {
+    let Body::Refused(refused, _) = &decided?.body else { return None };
+    if matches!(event.body, Body::Refused(..)) {
+        return None;
+    }
+    let refusal = Refusal::from_number(refused.code)?;
+    // Of the keys that a command is about it is said with the item, and that is no matter of signatures.
+    let of_signature = refused.item.is_none();
+    let names = [
+        (Refusal::CommandUnsigned, Code::CommandUnsigned),
+        (Refusal::CommandAudience, Code::CommandAudience),
+        (Refusal::CommandExpired, Code::CommandExpired),
+        (Refusal::CommandReplayed, Code::CommandReplayed),
+        (
+            Refusal::CommandSigInvalid,
+            if refused.rule.is_some() { Code::CommandMismatch } else { Code::CommandSigInvalid },
+        ),
+        (Refusal::KeyUnusable, Code::CommandSigInvalid),
+        (Refusal::KeyWrongRole, Code::KeyWrongRole),
+    ];
+    let (_, code) = names.into_iter().find(|(known, _)| *known == refusal && of_signature)?;
+    let fault = Fault::new(code).at("signed", at);
+    Some(match refused.first_seq {
+        Some(first) => fault.detail("first_seq", first),
+        None => fault,
+    })
+}
+
+/// Whether an event accepts a command that is signed.
+pub(super) fn is_signed(event: &Event) -> bool {
+    !matches!(event.body, Body::Refused(..)) && event.cmd().is_some_and(|cmd| cmd.signed.is_some())
 }
 
 /// Where the body lies in the entry.

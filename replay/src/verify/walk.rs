@@ -12,10 +12,12 @@ use toka_store::ReadError;
 
 use super::blobs::Blobs;
 use super::checked::Checked;
+use super::cited::Cited;
 use super::findings::{Fault, Findings, Mark};
 use super::judge::Judge;
 use crate::code::{Axis, Class, Code};
 use crate::input::Input;
+use crate::report::SignedCounts;
 
 /// The walk through one session.
 pub(super) struct Walk<'a> {
@@ -58,6 +60,8 @@ pub(super) struct Tally {
     /// Entries whose signature nobody could check.
     pub(super) unsigned: u64,
     pub(super) facts_unchecked: u64,
+    pub(super) signed: SignedCounts,
+    pub(super) cited: Cited,
     pub(super) failed: [bool; Axis::ALL.len()],
     pub(super) unchecked: [bool; Axis::ALL.len()],
     /// The last entry was not written to its end. What stands before it is judged as if it had not been begun.
