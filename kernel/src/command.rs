@@ -324,7 +324,7 @@ impl Ask {
         }
     }
 
-    fn check(&self) -> Result<(), NoCommand> {
+    pub(crate) fn check(&self) -> Result<(), NoCommand> {
         match self {
             Ask::CommitState(_)
             | Ask::CloseSession(_)

@@ -117,10 +117,10 @@ impl Signed {
         if !commitments.chunks_exact(32).eq(blobs.iter().map(|blob| &blob.commitment.0[..])) {
             return None;
         }
-        match asked {
+        let ask = match asked {
             Ask::OpenSession(asked) => {
                 let OpenBody { opener, roots } = body::decode(own).ok()?;
-                Some(Ask::OpenSession(Box::new(OpenSessionAsked { session: asked.session, opener, roots })))
+                Ask::OpenSession(Box::new(OpenSessionAsked { session: asked.session, opener, roots }))
             }
             Ask::CommitState(_)
             | Ask::CloseSession(_)
@@ -140,8 +140,9 @@ impl Signed {
             | Ask::ResolveOutcome(_)
             | Ask::AddPrincipal(_)
             | Ask::Observe(_)
-            | Ask::RecordProbe(_) => Ask::decode(self.kind, self.schema, own).ok(),
-        }
+            | Ask::RecordProbe(_) => Ask::decode(self.kind, self.schema, own).ok()?,
+        };
+        (ask == *asked || without_texts(&ask) == without_texts(asked)).then_some(ask)
     }
 
     /// Whether this is `OpenSession` with exactly these bytes, for the system session `session`.
@@ -195,6 +196,37 @@ fn body_of(ask: &Ask, blobs: &[BlobRef]) -> Vec<u8> {
         out.extend_from_slice(&blob.commitment.0);
     }
     out
+}
+
+/// A command without the texts of its capabilities, which stand in an event as they were filled.
+fn without_texts(ask: &Ask) -> Ask {
+    let mut ask = ask.clone();
+    match &mut ask {
+        Ask::Grant(asked) => asked.grant.cap.clear(),
+        Ask::SpawnAgent(asked) => {
+            asked.grants.iter_mut().for_each(|grant| grant.cap.clear());
+            asked.narrow.iter_mut().flatten().for_each(String::clear);
+        }
+        Ask::Call(asked) => asked.narrow.iter_mut().flatten().for_each(String::clear),
+        Ask::OpenSession(asked) => asked.roots.iter_mut().for_each(|root| root.cap.clear()),
+        Ask::CommitState(_)
+        | Ask::CloseSession(_)
+        | Ask::StartAgent(_)
+        | Ask::EndAgent(_)
+        | Ask::Revoke(_)
+        | Ask::BindTool(_)
+        | Ask::Report(_)
+        | Ask::EndSession(_)
+        | Ask::RegisterTool(_)
+        | Ask::ApproveTool(_)
+        | Ask::QuarantineTool(_)
+        | Ask::UnbindTool(_)
+        | Ask::ResolveOutcome(_)
+        | Ask::AddPrincipal(_)
+        | Ask::Observe(_)
+        | Ask::RecordProbe(_) => {}
+    }
+    ask
 }
 
 /// What stands in the `open` of a genesis and is signed: the opening without its session.

@@ -1,7 +1,8 @@
 //! Views: what anyone but the kernel needs to know of a session, folded from its entries.
 //!
 //! [`Views`] holds them all: [`Registry`] (which tools may be called), [`Catalogue`] (which ones the node knows),
-//! [`Agents`], [`Grants`], [`Calls`] (the outbox that executors take their work from) and [`Timeline`]. Folding the entries again from nothing gives the same content.
+//! [`Agents`], [`Grants`], [`Calls`] (the outbox that executors take their work from) and [`Timeline`]. Folding the
+//! entries again from nothing gives the same content.
 //!
 //! A view never decides anything, never stands in the way of a commit, and is never evidence: the entries are.
 #![forbid(unsafe_code)]

@@ -185,8 +185,18 @@ fn widen_breaks_order() {
         seen.borrow_mut().insert(*dim);
         Ok(())
     });
-    let scope_dims =
-        [Dim::Kind, Dim::Root, Dim::Name, Dim::Path, Dim::Ops, Dim::Digest, Dim::Args, Dim::Closed, Dim::Live];
+    let scope_dims = [
+        Dim::Kind,
+        Dim::Root,
+        Dim::Name,
+        Dim::Path,
+        Dim::Ops,
+        Dim::Admin,
+        Dim::Digest,
+        Dim::Args,
+        Dim::Closed,
+        Dim::Live,
+    ];
     let dims = scope_dims.into_iter().chain(Limits::DIMS).chain([Dim::Rate, Dim::Time, Dim::Gates]);
     assert_eq!(seen.into_inner(), dims.collect());
 }

@@ -1,14 +1,17 @@
 //! The largest of every command: whatever passes `Command::check` can be refused, and what is one larger does not pass.
 
-use toka_kernel::body::v1::{BindAsked, Binding, CallAsked, GrantAsked, GrantTo, IssueAsked, Milestone, SpawnAsked};
+use toka_kernel::body::v1::{
+    AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, EndSessionAsked, GrantAmounts, GrantAsked,
+    GrantTo, IssueAsked, Milestone, ProbeAsked, RegisterToolAsked, SpawnAsked,
+};
 use toka_kernel::facts::Fact;
-use toka_kernel::ids::{Bytes, CommandId, Commitment, Digest, GrantId, PrincipalId};
+use toka_kernel::ids::{Bytes, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId};
 use toka_kernel::limits::{
     BODY_BYTES_MAX, CAPABILITY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, REFUSAL_BYTES_MAX,
     SPAWN_GRANTS_BYTES_MAX,
 };
 use toka_kernel::tool::{FactDecl, Need};
-use toka_kernel::{Ask, BlobRef, Body, Command, Entry, Event, Stamp, State, is_recordable};
+use toka_kernel::{Ask, BlobRef, Body, Command, Entry, Event, Signed, Stamp, State, is_recordable};
 use toka_tests::session::{Session, call, genesis, plan, reader};
 
 const ROOTS: [&str; 3] = [
@@ -258,6 +261,76 @@ fn a_grant_and_a_signature_have_bounds() {
         command
     };
     assert_eq!(largest(&session, opener, signed).0, COMMAND_BYTES_MAX + 160);
+}
+
+#[test]
+fn an_opening_has_16_kib_and_64_roots() {
+    let system = Session::open_system(&["admin:#grant-root,open-session?exp=1800000000000000", ROOTS[0]]);
+    let opener = system.opener();
+    let opening = |count: usize, len: usize| {
+        let roots: Vec<(Option<GrantId>, String)> = (0..count)
+            .map(|_| (Some(system.root(1)), cap_of(len).replace("1700000000000000", "1790000000000000")))
+            .collect();
+        let roots: Vec<_> = roots.iter().map(|(from, cap)| (*from, cap.as_str())).collect();
+        let asked = toka_tests::session::opening(&system.keys, toka_kernel::ids::SessionId([3; 32]), &roots);
+        let mut command = command(Ask::OpenSession(Box::new(asked)), 0);
+        command.under = Some(system.root(0));
+        command
+    };
+    let (size, event) = largest(&system, opener, |size| opening(8, 60 + size / 8));
+    assert!(size > 14_500, "{size}");
+    assert_eq!(event.name(), "SessionRegistered", "{event:?}");
+    assert_eq!(recorded(&system, opener, &opening(64, 180)).name(), "SessionRegistered");
+    assert!(opening(65, 60).check().is_err());
+    // Signed it is bounded as well.
+    let mut signed = opening(3, 4_000);
+    let signature = Signed::sign(system.id(), [1; 16], system.now_us + 1_000, &signed.ask, &[], &system.keys.operator);
+    signed.signed = Some(signature.encode());
+    assert_eq!(recorded(&system, opener, &signed).name(), "SessionRegistered");
+}
+
+#[test]
+fn what_the_system_session_takes_is_bounded_by_its_lists() {
+    let system = Session::open_system(&["admin:#members,register-tool?exp=1800000000000000"]);
+    let (opener, under) = (system.opener(), system.root(0));
+    let with = |ask: Ask, blobs: usize| {
+        let mut command = command(ask, blobs);
+        command.under = Some(under);
+        command
+    };
+    let register = |size: usize| {
+        let mut tool = reader();
+        let pad = |_| Need { text: format!("fs:project/{}#read", "x".repeat(250)), when: None };
+        tool.needs = (0..size / 250).map(pad).collect();
+        tool.needs.push(Need { text: format!("fs:project/a{}#read", "x".repeat(size % 250)), when: None });
+        with(Ask::RegisterTool(Box::new(RegisterToolAsked { tool, file: Digest([1; 32]), state: 1 })), 1)
+    };
+    assert_eq!(largest(&system, opener, register).1.name(), "ToolRegistered");
+    let add = |count: usize| {
+        let keys = vec![KeyId([1; 32]); count];
+        with(Ask::AddPrincipal(AddPrincipalAsked { kind: 1, custody: 1, keys }), 0)
+    };
+    assert_eq!(largest(&system, opener, add).0, 16);
+    let name = |size: usize| {
+        let asked = ApproveToolAsked { name: "x".repeat(size), digest: Digest([1; 32]) };
+        with(Ask::ApproveTool(asked), 0)
+    };
+    assert_eq!(largest(&system, opener, name).0, 1_024);
+    let probe = |size: usize| {
+        let kernel = "k".repeat(size);
+        let asked = ProbeAsked { levels: 3, layers: u64::MAX, landlock_abi: 1, jail: Digest([1; 32]), kernel };
+        Command::of_node(Ask::RecordProbe(asked), Vec::new())
+    };
+    assert_eq!(largest(&system, PrincipalId::NODE, probe).0, 64);
+    let end = |count: usize| {
+        let spent = GrantAmounts { grant: GrantId([1; 32]), amounts: vec![u64::MAX - 255; 7] };
+        let session = toka_kernel::ids::SessionId([3; 32]);
+        Command::of_node(
+            Ask::EndSession(EndSessionAsked { session, how: 1, head: None, spent: vec![spent; count] }),
+            vec![],
+        )
+    };
+    assert_eq!(largest(&system, PrincipalId::NODE, end).0, 64);
 }
 
 #[test]

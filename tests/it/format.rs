@@ -60,6 +60,11 @@ fn the_page_lists_the_fields_of_what_stands_in_bodies() {
         ("SandboxRecord", v1::SandboxRecord::FIELDS),
         ("WasmRecord", v1::WasmRecord::FIELDS),
         ("Usage", v1::Usage::FIELDS),
+        ("Root", v1::Root::FIELDS),
+        ("RootAsked", v1::RootAsked::FIELDS),
+        ("OpenBody", v1::OpenBody::FIELDS),
+        ("GrantAmounts", v1::GrantAmounts::FIELDS),
+        ("EndHead", v1::EndHead::FIELDS),
     ]);
     for (name, code) in parts {
         assert_eq!(fields(&format!("#### {name}")), code, "{name}");
@@ -80,6 +85,16 @@ fn the_page_marks_what_a_command_does_not_say() {
         ("ToolBound", v1::BindAsked::FIELDS, &[]),
         ("CallAdmitted", v1::CallAsked::FIELDS, &["unft", "det"]),
         ("CallFinished", v1::ReportAsked::FIELDS, &[]),
+        ("SessionRegistered", v1::OpenSessionAsked::FIELDS, &[]),
+        ("SessionEnded", v1::EndSessionAsked::FIELDS, &[]),
+        ("ToolRegistered", v1::RegisterToolAsked::FIELDS, &[]),
+        ("ToolApproved", v1::ApproveToolAsked::FIELDS, &[]),
+        ("ToolQuarantined", v1::QuarantineToolAsked::FIELDS, &[]),
+        ("ToolUnbound", v1::UnbindAsked::FIELDS, &[]),
+        ("OutcomeResolved", v1::ResolveAsked::FIELDS, &[]),
+        ("PrincipalAdded", v1::AddPrincipalAsked::FIELDS, &[]),
+        ("Observed", v1::ObserveAsked::FIELDS, &[]),
+        ("SandboxProbed", v1::ProbeAsked::FIELDS, &[]),
     ] {
         let rows = table(&format!("### {event}"));
         let said = rows.iter().map(|row| row[0].as_str()).filter(|name| *name != "cmd" && !name.ends_with('°'));
@@ -103,17 +118,19 @@ fn the_page_lists_codes_dimensions_contexts_and_findings() {
 
 #[test]
 fn the_page_lists_the_fields_of_the_state() {
-    let (world, _) = crate::laws::sample();
+    let rows = [crate::laws::sample(), crate::laws::system_sample()].map(|(world, _)| world.state.rows());
     let page: BTreeMap<String, Vec<String>> =
         table("## State").iter().map(|row| (row[0].clone(), row[3].split(' ').map(str::to_owned).collect())).collect();
     let mut seen = BTreeMap::new();
-    for (number, _, value) in world.state.rows() {
+    for (number, _, value) in rows.into_iter().flatten() {
         let crate::msgpack::Value::Map(pairs) = crate::msgpack::Value::read(&value) else { panic!("no map") };
         let names = pairs.into_iter().map(|(key, _)| match key {
             crate::msgpack::Value::Str(name) => name,
             other => panic!("{other:?}"),
         });
-        seen.insert(number.to_string(), names.collect::<Vec<_>>());
+        let names = names.collect::<Vec<_>>();
+        let before = seen.insert(number.to_string(), names.clone());
+        assert!(before.is_none_or(|before| before == names), "table {number} has rows of two kinds");
     }
     assert_eq!(page, seen);
 }

@@ -8,10 +8,15 @@ use std::fs;
 use std::path::Path;
 
 use toka_kernel::body::KINDS;
-use toka_kernel::body::v1::{GrantTo, IssueAsked, RevokeAsked};
-use toka_kernel::ids::{CallId, GrantId, derived};
+use toka_kernel::body::v1::{
+    AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, EndHead, EndSessionAsked, GrantAmounts,
+    GrantTo, IssueAsked, ObserveAsked, Outcome, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked,
+    ResolveAsked, RevokeAsked, UnbindAsked,
+};
+use toka_kernel::ids::{CallId, Digest, GrantId, PrincipalId, derived};
+use toka_kernel::tool::Effect;
 use toka_kernel::{Ask, Entry};
-use toka_tests::session::{EXECUTOR, Session, reader};
+use toka_tests::session::{EXECUTOR, Keys, Session, call, cited_genesis, opening, reader, reader_spec, report};
 
 /// Every kind of schema 1: fixed keys, nonce, salts and times.
 fn spine() -> Session {
@@ -42,6 +47,69 @@ fn spine() -> Session {
     session
 }
 
+/// The kinds of the system session, and then of a work session that cites it. One line per entry of both.
+pub(crate) fn system() -> [Session; 2] {
+    let mut system = Session::open_system(&[
+        "admin:#cancel,grant-root,members,open-session,register-tool?exp=1800000000000000",
+        "tool:reader?depth=2&calls=50&exp=1800000000000000",
+        "fs:project/**#list,read?depth=2&exp=1800000000000000",
+        "admin:#resolve?depth=2&exp=1800000000000000",
+        "agent:*?depth=2&exp=1800000000000000",
+    ]);
+    let keys = Keys::seeded(1);
+    let (opener, admin) = (system.opener(), system.root(0));
+    let jail = Digest([0x61; 32]);
+    let probe = ProbeAsked { levels: 3, layers: 511, landlock_abi: 6, jail, kernel: "Linux 6.12".to_owned() };
+    system.ask(PrincipalId::NODE, Ask::RecordProbe(probe), Vec::new());
+    let mut spec = reader_spec();
+    spec.effect = Effect::Once.number();
+    let tool = spec.decision(0).expect("a valid spec");
+    let text = system.blob(&spec.encode().expect("a valid spec"));
+    let register = RegisterToolAsked { tool: tool.clone(), file: Digest([0x62; 32]), state: 1 };
+    system.ask_under(opener, admin, None, Ask::RegisterTool(Box::new(register)), vec![text]);
+    let (name, digest) = (tool.name.clone(), tool.digest);
+    let approve = Ask::ApproveTool(ApproveToolAsked { name: name.clone(), digest });
+    system.ask_under(opener, admin, Some(&keys.operator), approve, Vec::new());
+    let approved = system.head_ref();
+    let add = AddPrincipalAsked { kind: 1, custody: 2, keys: vec![keys.spare[0].public().id()] };
+    system.ask_under(opener, admin, Some(&keys.operator), Ask::AddPrincipal(add), Vec::new());
+    let roots = [
+        (Some(system.root(1)), "tool:reader?calls=5&exp=1790000000000000"),
+        (Some(system.root(2)), "fs:project/**#read?exp=1790000000000000"),
+        (Some(system.root(3)), "admin:#resolve?exp=1790000000000000"),
+        (None, "fs:new/**#read?exp=1790000000000000"),
+    ];
+    let mut work = Session::begin(Keys::seeded(1), cited_genesis(&keys, system.head_ref(), admin, &roots));
+    let open = Ask::OpenSession(Box::new(opening(&keys, work.id(), &roots)));
+    system.ask_under(opener, admin, Some(&keys.operator), open, Vec::new());
+    let text = work.blob(&spec.encode().expect("a valid spec"));
+    let binding = Binding { tool, cite: Some(approved), replaces: None };
+    work.ask(PrincipalId::NODE, Ask::BindTool(BindAsked { tools: vec![binding] }), vec![text]);
+    let args = work.blob(b"{\"path\":\"project:a\"}");
+    let Ask::Call(asked) = call("project:a", work.root(0), &[work.root(1)]) else { unreachable!("a call") };
+    work.ask(opener, Ask::Call(Box::new(CallAsked { digest, ..*asked })), vec![args]);
+    let running = CallId(work.made(0));
+    let outcome = Outcome { kind: 11, detail: 0, number: None, symbol: None };
+    let unknown = ReportAsked { outcome, actual: Vec::new(), ..report(running) };
+    work.ask(PrincipalId::NODE, Ask::Report(Box::new(unknown)), Vec::new());
+    let seen = ObserveAsked { what: 1, subject: Some(Digest([0x63; 32])), call: Some(running), count: 1, detail: None };
+    work.ask(EXECUTOR, Ask::Observe(seen), Vec::new());
+    let evidence = work.blob(b"the file is there");
+    let resolve = Ask::ResolveOutcome(ResolveAsked { call: running, verdict: 1, evidence: Some(0) });
+    work.ask_under(opener, work.root(2), None, resolve, vec![evidence]);
+    let drift = QuarantineToolAsked { name: name.clone(), digest, why: 1, seen: Some(Digest([0x64; 32])) };
+    system.ask(PrincipalId::NODE, Ask::QuarantineTool(drift), Vec::new());
+    let unbind = UnbindAsked { name, digest, why: 1, cite: system.head_ref() };
+    work.ask(PrincipalId::NODE, Ask::UnbindTool(unbind), Vec::new());
+    work.close();
+    let spent = vec![GrantAmounts { grant: system.root(1), amounts: vec![1] }];
+    let head = Some(EndHead { seq: work.head.seq, hash: work.head.hash });
+    let end = EndSessionAsked { session: work.id(), how: 1, head, spent };
+    system.ask(PrincipalId::NODE, Ask::EndSession(end), Vec::new());
+    system.close();
+    [system, work]
+}
+
 fn lines(session: &Session) -> String {
     let line = |entry: &Entry| {
         let header = entry.header();
@@ -65,6 +133,11 @@ fn file(name: &str) -> String {
 #[test]
 fn the_spine_has_the_bytes_it_always_had() {
     assert_eq!(lines(&spine()), file("0001-spine.txt"));
+}
+
+#[test]
+fn the_system_session_and_what_cites_it_have_the_bytes_they_always_had() {
+    assert_eq!(system().iter().map(lines).collect::<String>(), file("0002-system.txt"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod state;
 
 use proptest::prelude::*;
 
-pub(crate) use bytes::sample;
+pub(crate) use bytes::{sample, system_sample};
 
 use crate::model::world::{Step, World};
 

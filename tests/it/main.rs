@@ -24,5 +24,6 @@ mod refusals;
 mod runs;
 mod script_source;
 mod stores;
+mod system_session;
 mod tidy;
 mod verify;

@@ -4,6 +4,7 @@
 
 pub(crate) mod cap;
 pub(crate) mod rules;
+pub(crate) mod system;
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ proptest! {
         }
         for ask in [Ask::Commit, Ask::Close { why: 1 }] {
             let by = if matches!(ask, Ask::Commit) { rules::NODE } else { world.model.opener };
-            agree(&world.ask(by, false, ask, &mut world::Rng(seed)))?;
+            agree(&world.ask(by, system::How::default(), ask, &mut world::Rng(seed)))?;
         }
         same_rows(&world)?;
     }
@@ -49,6 +50,7 @@ fn agree(step: &Step) -> Result<(), TestCaseError> {
             item: refused.item,
             dim: refused.dim,
             retry_at: refused.retry_at,
+            first_seq: refused.first_seq,
         }),
         _ => Ok(()),
     };
@@ -74,14 +76,16 @@ pub(crate) fn same_rows(world: &World) -> Result<(), TestCaseError> {
     let count = |table: u16| rows.keys().filter(|(of, _)| *of == table).count();
     let model = &world.model;
     prop_assert_eq!(
-        [count(2), count(4), count(5), count(6), count(8), count(12)],
+        [count(2), count(4), count(5), count(6), count(8), count(12), count(14), count(17)],
         [
             model.principals.len(),
             model.grants.len(),
             model.grants.len(),
-            model.tools.len(),
+            model.tools.len() + model.registered.len(),
             model.agents.len(),
-            model.calls.len()
+            model.calls.len(),
+            model.nonces.len(),
+            model.listed.len()
         ]
     );
     prop_assert_eq!(rows[&(1, Vec::new())].field("clsd"), &Value::Bool(model.closed));
@@ -108,15 +112,30 @@ pub(crate) fn same_rows(world: &World) -> Result<(), TestCaseError> {
             Stage::Ended => 5,
         };
         let open = model.calls.values().filter(|call| call.by == *id && !call.ended).count();
-        let counts = ["stat", "dpth", "chld", "call"].map(|name| row(8, id).field(name).int());
-        prop_assert_eq!(counts, [stage, agent.depth.into(), model.live_children(*id) as i128, open as i128]);
+        let doubts = model.calls.values().filter(|call| call.by == *id && call.doubt).count();
+        let counts = ["stat", "dpth", "chld", "call", "dubt"].map(|name| row(8, id).field(name).int());
+        let live = model.live_children(*id);
+        prop_assert_eq!(counts, [stage, agent.depth.into(), live as i128, open as i128, doubts as i128]);
     }
     for (id, call) in &model.calls {
         let stored = row(12, id);
         prop_assert_eq!(stored.field("ended") != &Value::Nil, call.ended);
+        prop_assert_eq!(stored.field("dubt"), &Value::Bool(call.doubt));
         prop_assert_eq!(stored.field("cncl"), &Value::Bool(call.cancelled));
         prop_assert_eq!(stored.field("exec"), &Value::Bin(call.executor.to_vec()));
         prop_assert_eq!(stored.field("rsv").amounts(), call.reserve);
+    }
+    for (name, tool) in &model.tools {
+        let unbound = tool.unbound.map_or(Value::Nil, |why| Value::Int(why.into()));
+        prop_assert_eq!(rows[&(6, name.as_bytes().to_vec())].field("unbd"), &unbound);
+    }
+    for (name, (digest, standing)) in &model.registered {
+        let stored = &rows[&(6, name.as_bytes().to_vec())];
+        prop_assert_eq!(stored.field("dig"), &Value::Bin(vec![*digest; 32]));
+        prop_assert_eq!(stored.field("stat").int(), *standing as i128);
+    }
+    for (session, listed) in &model.listed {
+        prop_assert_eq!(row(17, session).field("open"), &Value::Bool(listed.open));
     }
     Ok(())
 }
@@ -141,6 +160,16 @@ fn the_generated_commands_meet_every_rule() {
                 Ask::Revoke { .. } => "revoke",
                 Ask::Call(_) => "call",
                 Ask::Report { .. } => "report",
+                Ask::Open { .. } => "open",
+                Ask::EndSession { .. } => "end session",
+                Ask::Register { .. } => "register",
+                Ask::Approve { .. } => "approve",
+                Ask::Quarantine { .. } => "quarantine",
+                Ask::Unbind { .. } => "unbind",
+                Ask::Resolve { .. } => "resolve",
+                Ask::AddPrincipal { .. } => "add principal",
+                Ask::Observe { .. } => "observe",
+                Ask::Probe { .. } => "probe",
             };
             let code = step.answer.err().map_or(0, |no| no.code);
             *seen.entry((kind, code)).or_default() += 1;
@@ -151,18 +180,28 @@ fn the_generated_commands_meet_every_rule() {
             "call",
             &[
                 0, 101, 103, 105, 111, 203, 204, 205, 206, 301, 302, 303, 304, 305, 306, 307, 312, 401, 402, 403, 404,
-                405, 502, 601, 602, 603, 605, 606,
+                405, 207, 408, 409, 502, 601, 602, 603, 605, 606,
             ],
         ),
         ("spawn", &[0, 101, 105, 206, 302, 304, 305, 308, 309, 311, 403, 404, 510, 604, 606]),
-        ("grant", &[0, 101, 120, 204, 302, 304, 305, 307, 308, 309, 310, 311]),
+        ("grant", &[0, 101, 109, 120, 121, 122, 123, 124, 125, 204, 302, 304, 305, 307, 308, 309, 310, 311, 312]),
         ("report", &[0, 101, 105, 205, 206, 701, 702, 703]),
         ("start", &[0, 206, 312, 608]),
-        ("end", &[0, 101, 205, 206, 211]),
+        ("end", &[0, 101, 205, 206, 207, 211]),
         ("revoke", &[0, 301, 313]),
         ("close", &[101, 211]),
         ("bind", &[0, 205, 402]),
         ("commit", &[0, 205]),
+        ("open", &[0, 101, 120, 121, 122, 123, 124, 206, 302, 309, 311, 312, 601]),
+        ("end session", &[0, 101, 105, 205, 206]),
+        ("register", &[0, 101, 120, 205, 206, 312]),
+        ("approve", &[0, 109, 120, 121, 122, 123, 124, 125, 206, 312, 401, 402, 510]),
+        ("quarantine", &[0, 101, 205, 206, 401, 402]),
+        ("unbind", &[0, 101, 205, 206, 401, 402]),
+        ("resolve", &[0, 101, 205, 206, 312, 701]),
+        ("add principal", &[0, 101, 108, 109, 120, 125, 206]),
+        ("observe", &[0, 101, 701, 703]),
+        ("probe", &[0, 101, 205, 206]),
     ];
     for (kind, codes) in wanted {
         for code in *codes {

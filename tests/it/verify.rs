@@ -9,6 +9,7 @@ mod keys;
 mod program;
 mod shapes;
 mod storms;
+mod system;
 
 use std::io::Cursor;
 

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use toka_kernel::body::registry_digest;
 use toka_kernel::body::v1::{
     BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, Grant, GrantAsked, OpenAsked,
-    Outcome, Plan, ReportAsked, SessionLimits, SpawnAsked, StartAsked,
+    OpenSessionAsked, Outcome, Plan, ReportAsked, RootAsked, SessionLimits, SpawnAsked, StartAsked,
 };
 use toka_kernel::capability::Capability;
 use toka_kernel::facts::{Fact, FactType};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{KeyGrant, PublicKey, Role, SecretKey};
+use toka_kernel::signed::open_body;
 use toka_kernel::tool::{Effect as EffectClass, FactDecl, Level, Model, Need, Reserve, Tool, ToolSpec};
 use toka_kernel::{
-    Ask, BlobRef, CLASS_WORK, Command, Dim, Effect, Entry, Event, EventKey, Genesis, Head, Keyring, RULES, Stamp,
-    State, chain,
+    Ask, BlobRef, CLASS_SYSTEM, CLASS_WORK, Command, Dim, Effect, Entry, EntryRef, Event, EventKey, Genesis, Head,
+    Keyring, RULES, Signed, Stamp, State, chain,
 };
 
 /// The origin of the test node.
@@ -32,13 +33,17 @@ pub struct Keys {
     pub event: SecretKey,
     /// The operator key.
     pub operator: SecretKey,
+    /// A redact key of the same person, which may sign no command of these rules.
+    pub redact: SecretKey,
+    /// Operator keys that are granted and nobody's.
+    pub spare: [SecretKey; 2],
 }
 
 impl Keys {
     /// Keys that differ for each `seed`.
     pub fn seeded(seed: u8) -> Keys {
         let key = |role: u8| SecretKey::from_seed(&[seed.wrapping_mul(16).wrapping_add(role); 32]);
-        Keys { root: key(1), event: key(2), operator: key(3) }
+        Keys { root: key(1), event: key(2), operator: key(3), redact: key(4), spare: [key(5), key(6)] }
     }
 
     /// The root key as an auditor pins it.
@@ -52,9 +57,12 @@ impl Keys {
     }
 
     fn grants(&self) -> Vec<Bytes> {
-        [(Role::Event, &self.event), (Role::Operator, &self.operator)]
-            .map(|(role, key)| Bytes(KeyGrant::issue(role, 1, 0..NEVER_US, key.public(), ORIGIN, &self.root).encode()))
-            .to_vec()
+        [(Role::Event, &self.event), (Role::Operator, &self.operator)].map(|(role, key)| self.grant(role, key)).to_vec()
+    }
+
+    /// The record of a grant of this key.
+    pub fn grant(&self, role: Role, key: &SecretKey) -> Bytes {
+        Bytes(KeyGrant::issue(role, 1, 0..NEVER_US, key.public(), ORIGIN, &self.root).encode())
     }
 
     /// The id of the person who opens test sessions.
@@ -146,7 +154,46 @@ pub fn genesis(keys: &Keys, roots: &[&str], interval: u32) -> Genesis {
     }
 }
 
+/// The genesis of a test system session that gives its opener these root grants.
+pub fn system_genesis(keys: &Keys, roots: &[&str], interval: u32) -> Genesis {
+    let mut genesis = Genesis { class: CLASS_SYSTEM, nonce: Digest([4; 32]), ..genesis(keys, roots, interval) };
+    genesis.keys.push(keys.grant(Role::Redact, &keys.redact));
+    genesis.keys.extend(keys.spare.iter().map(|key| keys.grant(Role::Operator, key)));
+    genesis.principals[0].keys.push(keys.redact.public().id());
+    genesis
+}
+
+/// The genesis of a test session whose roots derive from these grants of the system session; a root without one is new
+/// authority, and then the opening is signed.
+pub fn cited_genesis(keys: &Keys, system: EntryRef, under: GrantId, roots: &[(Option<GrantId>, &str)]) -> Genesis {
+    let texts: Vec<&str> = roots.iter().map(|(_, cap)| *cap).collect();
+    let mut genesis = genesis(keys, &texts, 64);
+    let opening = opening(keys, SessionId::ZERO, roots);
+    genesis.system = Some(system);
+    genesis.open.under = Some(under);
+    genesis.open.body = Bytes(open_body(&opening));
+    if roots.iter().any(|(from, _)| from.is_none()) {
+        let ask = Ask::OpenSession(Box::new(opening));
+        let signed = Signed::sign(system.session, [9; 16], START_US + 60_000_000, &ask, &[], &keys.operator);
+        genesis.open.signed = Some(signed.encode());
+    }
+    genesis
+}
+
+/// The opening of `session` with these roots.
+pub fn opening(keys: &Keys, session: SessionId, roots: &[(Option<GrantId>, &str)]) -> OpenSessionAsked {
+    let root = |(from, cap): &(Option<GrantId>, &str)| RootAsked { from: *from, cap: (*cap).to_owned() };
+    OpenSessionAsked { session, opener: keys.opener(), roots: roots.iter().map(root).collect() }
+}
+
 impl Session {
+    /// Opens a system session with these root grants, which need an `exp`.
+    pub fn open_system(roots: &[&str]) -> Session {
+        let keys = Keys::seeded(1);
+        let genesis = system_genesis(&keys, roots, 64);
+        Session::begin(keys, genesis)
+    }
+
     /// Opens a session with these root grants, which need an `exp`.
     pub fn open(roots: &[&str]) -> Session {
         Session::open_with(Keys::seeded(1), roots, 64)
@@ -155,6 +202,11 @@ impl Session {
     /// As [`Session::open`] with keys and the interval between commitments to the state.
     pub fn open_with(keys: Keys, roots: &[&str], interval: u32) -> Session {
         let genesis = genesis(&keys, roots, interval);
+        Session::begin(keys, genesis)
+    }
+
+    /// Opens the session of this genesis.
+    pub fn begin(keys: Keys, genesis: Genesis) -> Session {
         let event = State::open(&genesis, START_US).expect("a test genesis is valid");
         let writer = keys.writer();
         let stamp = Stamp { time_us: START_US, clock_behind: false };
@@ -218,6 +270,33 @@ impl Session {
             Command::new(CommandId(id), self.head.seq, ask, blobs)
         };
         self.command(by, &command)
+    }
+
+    /// Asks under an administrative grant, signed by `key` where there is one.
+    pub fn ask_under(
+        &mut self,
+        by: PrincipalId,
+        under: GrantId,
+        key: Option<&SecretKey>,
+        ask: Ask,
+        blobs: Vec<BlobRef>,
+    ) -> Event {
+        if self.state.commit_due() {
+            self.commit_state();
+        }
+        self.commands += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.commands.to_be_bytes());
+        let signed = key.map(|key| Signed::sign(self.id(), id, self.now_us + 60_000_000, &ask, &blobs, key).encode());
+        let mut command = Command::new(CommandId(id), self.head.seq, ask, blobs);
+        command.under = Some(under);
+        command.signed = signed;
+        self.command(by, &command)
+    }
+
+    /// A reference to the last entry.
+    pub fn head_ref(&self) -> EntryRef {
+        EntryRef { session: self.id(), seq: self.head.seq, hash: self.head.hash }
     }
 
     /// Decides, seals, accepts and applies one command, whatever comes of it.

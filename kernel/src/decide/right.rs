@@ -141,7 +141,8 @@ pub(crate) fn signed(
     let invalid = Denial::new(Code::CommandSigInvalid);
     let key = state.keys.get(&signed.key).ok_or(invalid.clone())?;
     signed.verify(&key.public).map_err(|_| invalid.clone())?;
-    signed.ask(&command.ask, &command.blobs).map(Some).ok_or(invalid.rule(ANOTHER_COMMAND))
+    let ask = signed.ask(&command.ask, &command.blobs).filter(|ask| ask.check().is_ok());
+    ask.map(Some).ok_or(invalid.rule(ANOTHER_COMMAND))
 }
 
 /// The rule of a refusal whose signature is that of another command.

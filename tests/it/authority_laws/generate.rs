@@ -7,8 +7,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 use toka_kernel::capability::{
-    AgentScope, ArgC, Capability, ExactName, FsOp, FsOps, FsScope, HostPat, Limits, NamePat, PathPat, Pointer, Rate,
-    RootPath, Scalar, Scope, ToolScope, Use,
+    AdminOp, AdminScope, AgentScope, ArgC, Capability, ExactName, FsOp, FsOps, FsScope, HostPat, Limits, NamePat,
+    PathPat, Pointer, Rate, RootPath, Scalar, Scope, ToolScope, Use,
 };
 use toka_kernel::ids::Digest;
 use toka_kernel::limits::TIME_US_MAX;
@@ -104,12 +104,17 @@ pub(super) fn agent_scope() -> impl Strategy<Value = AgentScope> {
     (name_pat(), option::of(select(vec![0, 1, 2, u32::MAX]))).prop_map(|(spec, live)| AgentScope { spec, live })
 }
 
+pub(super) fn admin_scope() -> impl Strategy<Value = AdminScope> {
+    subsequence(AdminOp::ALL.to_vec(), 1..=AdminOp::ALL.len()).prop_map(|ops| AdminScope::new(&ops).expect("ops"))
+}
+
 pub(super) fn scope() -> impl Strategy<Value = Scope> {
     prop_oneof![
         3 => tool_scope().prop_map(Scope::Tool),
         2 => one_argument().prop_map(Scope::Tool),
         3 => fs_scope().prop_map(Scope::Fs),
         1 => agent_scope().prop_map(Scope::Agent),
+        1 => admin_scope().prop_map(Scope::Admin),
     ]
 }
 

@@ -6,7 +6,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use toka_kernel::capability::{
-    ArgC, Capability, FsOp, FsScope, HostPat, NamePat, PathPat, Rate, Scalar, Scope, ToolScope,
+    AdminOp, ArgC, Capability, FsOp, FsScope, HostPat, NamePat, PathPat, Rate, Scalar, Scope, ToolScope,
 };
 use toka_kernel::ids::Digest;
 use toka_kernel::limits::TIME_US_MAX;
@@ -26,6 +26,7 @@ pub(super) struct Request {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
+    Admin(AdminOp),
     Tool {
         name: String,
         digest: Digest,
@@ -81,6 +82,7 @@ pub(super) fn what() -> impl Strategy<Value = What> {
             What::Fs { root, path, op: if op == FsOp::DeleteSelf { FsOp::Delete } else { op } }
         }),
         1 => (name(), select(vec![0, 1, 2, u32::MAX])).prop_map(|(spec, live)| What::Agent { spec, live }),
+        1 => select(AdminOp::ALL.to_vec()).prop_map(What::Admin),
     ]
 }
 
@@ -125,7 +127,8 @@ pub(super) fn scope_covers(scope: &Scope, what: &What) -> bool {
         (Scope::Agent(scope), What::Agent { spec, live }) => {
             name_covers(&scope.spec, spec) && scope.live.is_none_or(|limit| *live <= limit)
         }
-        (Scope::Tool(_) | Scope::Fs(_) | Scope::Agent(_), _) => false,
+        (Scope::Admin(scope), What::Admin(op)) => scope.has(*op),
+        (Scope::Tool(_) | Scope::Fs(_) | Scope::Agent(_) | Scope::Admin(_), _) => false,
     }
 }
 

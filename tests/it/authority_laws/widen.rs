@@ -1,8 +1,8 @@
 //! Every way to be wider in one field.
 
 use toka_kernel::capability::{
-    AgentScope, ArgC, Capability, ExactName, FsOp, FsOps, FsScope, Limits, NamePat, PathPat, Pointer, Rate, RootPath,
-    Scalar, Scope, ToolScope,
+    AdminOp, AgentScope, ArgC, Capability, ExactName, FsOp, FsOps, FsScope, Limits, NamePat, PathPat, Pointer, Rate,
+    RootPath, Scalar, Scope, ToolScope,
 };
 use toka_kernel::denial::Dim;
 use toka_kernel::ids::Digest;
@@ -98,6 +98,13 @@ fn wider_scopes(scope: &Scope, drop: bool) -> Vec<(Scope, Dim)> {
             if let Some(live) = agent.live {
                 let live = live.checked_add(1).filter(|_| !drop);
                 all.push((Some(Scope::Agent(AgentScope { spec: agent.spec.clone(), live })), Dim::Live));
+            }
+        }
+        Scope::Admin(admin) => {
+            all.push((Scope::parse("fs:r#read").ok(), Dim::Kind));
+            for op in AdminOp::ALL.iter().filter(|op| !admin.has(**op)) {
+                let ops: Vec<AdminOp> = admin.iter().chain([*op]).collect();
+                all.push((Scope::admin_need(&ops), Dim::Admin));
             }
         }
     }

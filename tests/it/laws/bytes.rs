@@ -8,29 +8,42 @@ use toka_kernel::ids::{Commitment, Digest, EntryHash, KeyId, PrincipalId, Sessio
 use toka_kernel::{BlobRef, Entry, Event, Head};
 
 use super::{CASES, config};
-use crate::model::world::{Rng, World};
+use crate::model::world::{Flavour, Rng, World};
 use crate::msgpack::Value;
 
-/// A session with every kind, and the head before each entry.
+/// A work session with every kind of its class, and the head before each entry.
 pub(crate) fn sample() -> &'static (World, Vec<Head>) {
     static SAMPLE: OnceLock<(World, Vec<Head>)> = OnceLock::new();
-    SAMPLE.get_or_init(|| {
-        let mut world = World::open(7);
-        let mut rng = Rng(7);
-        while world.entries.len() < 400 {
-            world.step(rng.next());
-        }
-        let heads = std::iter::once(Head::none()).chain(world.entries.iter().map(Entry::head)).collect();
-        (world, heads)
-    })
+    SAMPLE.get_or_init(|| grown(Flavour::Cited))
+}
+
+/// The same of a system session.
+pub(crate) fn system_sample() -> &'static (World, Vec<Head>) {
+    static SAMPLE: OnceLock<(World, Vec<Head>)> = OnceLock::new();
+    SAMPLE.get_or_init(|| grown(Flavour::System))
+}
+
+/// One or the other.
+pub(super) fn sample_of(system: bool) -> &'static (World, Vec<Head>) {
+    if system { system_sample() } else { sample() }
+}
+
+fn grown(flavour: Flavour) -> (World, Vec<Head>) {
+    let mut world = World::of(7, flavour);
+    let mut rng = Rng(7);
+    while world.entries.len() < 500 {
+        world.step(rng.next());
+    }
+    let heads = std::iter::once(Head::none()).chain(world.entries.iter().map(Entry::head)).collect();
+    (world, heads)
 }
 
 proptest! {
     #![proptest_config(config(CASES))]
 
     #[test]
-    fn any_changed_byte_is_found(entry in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let (world, heads) = sample();
+    fn any_changed_byte_is_found(system in any::<bool>(), entry in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        let (world, heads) = sample_of(system);
         let index = entry.index(world.entries.len());
         let mut bytes = world.entries[index].bytes().to_vec();
         let at = at.index(bytes.len());
@@ -43,16 +56,16 @@ proptest! {
     }
 
     #[test]
-    fn any_cut_or_longer_entry_is_found(entry in any::<prop::sample::Index>(), len in any::<prop::sample::Index>(), more in any::<u8>()) {
-        let (world, _) = sample();
+    fn any_cut_or_longer_entry_is_found(system in any::<bool>(), entry in any::<prop::sample::Index>(), len in any::<prop::sample::Index>(), more in any::<u8>()) {
+        let (world, _) = sample_of(system);
         let bytes = world.entries[entry.index(world.entries.len())].bytes();
         prop_assert!(Entry::read(&bytes[..len.index(bytes.len())]).is_err());
         prop_assert!(Entry::read(&[bytes, &[more]].concat()).is_err());
     }
 
     #[test]
-    fn header_decode_encode(header in a_header(), body in prop::collection::vec(any::<u8>(), 0..300)) {
-        let (world, _) = sample();
+    fn header_decode_encode(system in any::<bool>(), header in a_header(), body in prop::collection::vec(any::<u8>(), 0..300)) {
+        let (world, _) = sample_of(system);
         let entry = Entry::forge(header.clone(), &body, &world.writer);
         let read = Entry::read(entry.bytes()).expect("a frame");
         prop_assert_eq!(read.bytes(), entry.bytes());
@@ -74,8 +87,8 @@ proptest! {
     /// Decoding what was encoded gives it back; what is accepted encodes to the same bytes. A body is changed in one to
     /// three places, so most of the accepted ones say something else.
     #[test]
-    fn body_decode_encode(entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
-        let (world, _) = sample();
+    fn body_decode_encode(system in any::<bool>(), entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
+        let (world, _) = sample_of(system);
         let entry = &world.entries[entry.index(world.entries.len())];
         let event = Event::decode(entry.header(), entry.body()).expect("honest");
         prop_assert_eq!(Ok(&event), entry.event());
@@ -92,8 +105,8 @@ proptest! {
     }
 
     #[test]
-    fn body_decode_is_total(entry in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let (world, _) = sample();
+    fn body_decode_is_total(system in any::<bool>(), entry in any::<prop::sample::Index>(), bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let (world, _) = sample_of(system);
         let header = world.entries[entry.index(world.entries.len())].header();
         if let Ok(event) = Event::decode(header, &bytes) {
             prop_assert_eq!(event.encode(), bytes);
@@ -101,8 +114,8 @@ proptest! {
     }
 
     #[test]
-    fn a_body_has_one_encoding(entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
-        let (world, _) = sample();
+    fn a_body_has_one_encoding(system in any::<bool>(), entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
+        let (world, _) = sample_of(system);
         let entry = &world.entries[entry.index(world.entries.len())];
         let mut rng = Rng(seed);
         let value = Value::read(entry.body());
@@ -295,9 +308,10 @@ fn nested(depth: usize, inner: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_sample_holds_every_kind_but_the_end() {
-    let (world, _) = sample();
+fn the_samples_hold_every_kind_but_the_end() {
+    let entries = [sample(), system_sample()].map(|(world, _)| &world.entries);
     for kind in toka_kernel::body::KINDS.iter().filter(|kind| kind.name != "SessionClosed") {
-        assert!(world.entries.iter().any(|entry| entry.header().kind == kind.number), "{}", kind.name);
+        let mut all = entries.iter().flat_map(|entries| entries.iter());
+        assert!(all.any(|entry| entry.header().kind == kind.number), "{}", kind.name);
     }
 }

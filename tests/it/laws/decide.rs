@@ -4,26 +4,28 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use toka_kernel::body::v1::{
-    BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, Deliverable, EndAsked, GrantAsked, GrantTo, IssueAsked,
-    Milestone, Outcome, ReportAsked, Retry, RevokeAsked, SpawnAsked, StartAsked, Via,
+    AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, Deliverable, EndAsked,
+    EndHead, EndSessionAsked, GrantAmounts, GrantAsked, GrantTo, IssueAsked, Milestone, ObserveAsked, OpenSessionAsked,
+    Outcome, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked, Retry, RevokeAsked,
+    RootAsked, SpawnAsked, StartAsked, Via,
 };
 use toka_kernel::facts::Fact;
-use toka_kernel::ids::{Bytes, CallId, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId};
+use toka_kernel::ids::{Bytes, CallId, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId, SessionId};
 use toka_kernel::limits::BODY_BYTES_MAX;
 use toka_kernel::tool::{FactDecl, Need, Reserve, Tool};
-use toka_kernel::{Ask, BlobRef, Body, Command, Entry, EntryRef, Event, Stamp, State, is_recordable};
+use toka_kernel::{Ask, BlobRef, Body, Command, Entry, EntryRef, Event, Signed, Stamp, State, is_recordable};
 use toka_tests::session::{plan, reader, report};
 
-use super::bytes::{changed, sample};
+use super::bytes::{changed, sample, sample_of};
 use super::{CASES, config};
-use crate::model::world::Rng;
+use crate::model::world::{Rng, World};
 use crate::msgpack::Value;
 
-/// The states before each entry of the sample.
-fn states() -> &'static Vec<State> {
-    static STATES: OnceLock<Vec<State>> = OnceLock::new();
-    STATES.get_or_init(|| {
-        let (world, _) = sample();
+/// The states before each entry of a sample.
+fn states(system: bool) -> &'static Vec<State> {
+    static STATES: [OnceLock<Vec<State>>; 2] = [const { OnceLock::new() }; 2];
+    STATES[usize::from(system)].get_or_init(|| {
+        let (world, _) = sample_of(system);
         let mut state = State::new();
         let mut all = Vec::new();
         for entry in &world.entries {
@@ -40,10 +42,10 @@ proptest! {
     /// Whatever is asked, `decide` gives one event and the same each time; and if that event may stand in a chain, it
     /// seals, reads back as it was and is legal.
     #[test]
-    fn decide_total(seed in any::<u64>()) {
-        let (world, _) = sample();
+    fn decide_total(system in any::<bool>(), seed in any::<u64>()) {
+        let (world, _) = sample_of(system);
         let mut rng = Rng(seed);
-        let (by, command) = wild(&mut rng);
+        let (by, command) = wild(&mut rng, system);
         let at = *rng.of(&[world.now, world.now, world.now, 0, u64::MAX, (1 << 53) - 1, world.now + 1]);
         let event = world.state.decide(by, &command, at);
         prop_assert_eq!(&world.state.decide(by, &command, at), &event);
@@ -62,8 +64,8 @@ proptest! {
 
     /// A field that `decide` fills, a cause, or the order of the blobs cannot be changed and signed again.
     #[test]
-    fn decide_apply_agree(entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
-        let (world, _) = sample();
+    fn decide_apply_agree(system in any::<bool>(), entry in any::<prop::sample::Index>(), seed in any::<u64>()) {
+        let (world, _) = sample_of(system);
         let index = 1 + entry.index(world.entries.len() - 1);
         let entry = &world.entries[index];
         let mut rng = Rng(seed);
@@ -86,9 +88,9 @@ proptest! {
             prop_assume!(*field != before);
         }
         let forged = Entry::forge(header, &value.write(), &world.writer);
-        let mut state = states()[index].clone();
+        let mut state = states(system)[index].clone();
         prop_assert!(state.apply(&forged).is_err(), "{:?} became {:?}", entry.event(), forged.event());
-        prop_assert_eq!(state.head(), states()[index].head());
+        prop_assert_eq!(state.head(), states(system)[index].head());
     }
 }
 
@@ -96,7 +98,14 @@ proptest! {
 fn filled_by_decide(event: &Event) -> Vec<Vec<&'static str>> {
     let names: &[&str] = match &event.body {
         Body::SessionOpened(_) | Body::SessionClosed(_) | Body::AgentStarted(_) | Body::AgentEnded(_) => &[],
-        Body::ToolBound(_) => &["cmd"],
+        Body::ToolRegistered(_) | Body::ToolApproved(_) | Body::PrincipalAdded(_) => &[],
+        Body::OutcomeResolved(_) | Body::Observed(_) => &[],
+        Body::ToolBound(_)
+        | Body::SessionEnded(_)
+        | Body::ToolQuarantined(_)
+        | Body::ToolUnbound(_)
+        | Body::SandboxProbed(_) => &["cmd"],
+        Body::SessionRegistered(_) => &["rsvd"],
         Body::StateCommitted(_) => &["cmd", "dig", "leaf", "upto"],
         Body::Refused(..) => &["code", "fail", "item", "dim", "need", "lim", "rtry", "appr", "rule", "fsq", "det"],
         Body::AgentSpawned(_) => &["par", "rsv", "grs.iss", "grs.sub", "grs.ans"],
@@ -107,6 +116,7 @@ fn filled_by_decide(event: &Event) -> Vec<Vec<&'static str>> {
     };
     let has = |place: &&Vec<&str>| match &event.body {
         Body::AgentSpawned(body) => place[0] != "grs" || !body.grants.is_empty(),
+        Body::SessionRegistered(body) => !body.reserved.is_empty(),
         _ => true,
     };
     names.iter().map(|name| name.split('.').collect()).collect::<Vec<Vec<_>>>().iter().filter(has).cloned().collect()
@@ -124,8 +134,11 @@ fn follow<'v>(value: &'v mut Value, place: &[&str]) -> &'v mut Value {
 }
 
 /// A command of any shape, by anybody; most are no good.
-fn wild(rng: &mut Rng) -> (PrincipalId, Command) {
-    let (world, _) = sample();
+fn wild(rng: &mut Rng, system: bool) -> (PrincipalId, Command) {
+    let (world, _) = sample_of(system);
+    if rng.in_100(30) {
+        return wild_of_system(rng, world);
+    }
     let by = if rng.in_100(10) { PrincipalId(id(rng)) } else { PrincipalId(*rng.of(&people())) };
     let ask = match rng.below(12) {
         0 => Ask::CommitState(CommitAsked {}),
@@ -162,6 +175,83 @@ fn wild(rng: &mut Rng) -> (PrincipalId, Command) {
     (by, command)
 }
 
+/// What the system session takes, signed or not, by anybody: what a session would be asked, with parts of it replaced.
+fn wild_of_system(rng: &mut Rng, world: &World) -> (PrincipalId, Command) {
+    let by = PrincipalId(*rng.of(&people()));
+    let root = |rng: &mut Rng| RootAsked { from: grant_id(rng), cap: cap(rng) };
+    let ask = match rng.below(10) {
+        0 | 1 => Ask::OpenSession(Box::new(OpenSessionAsked {
+            session: SessionId(id(rng)),
+            opener: if rng.in_100(80) { by } else { PrincipalId(id(rng)) },
+            roots: many(rng, 66, root),
+        })),
+        2 => Ask::EndSession(EndSessionAsked {
+            session: world.model.listed.keys().next().copied().map_or(SessionId(id(rng)), SessionId),
+            how: rng.below(4) as u8,
+            head: rng.in_100(50).then(|| EndHead { seq: u64::MAX, hash: Default::default() }),
+            spent: many(rng, 66, |rng| GrantAmounts {
+                grant: grant_id(rng).unwrap_or_default(),
+                amounts: many(rng, 9, number),
+            }),
+        }),
+        3 => Ask::RegisterTool(Box::new(RegisterToolAsked {
+            tool: tool(rng),
+            file: Digest(id(rng)),
+            state: rng.below(6) as u8,
+        })),
+        4 => Ask::ApproveTool(ApproveToolAsked { name: text(rng), digest: Digest(id(rng)) }),
+        5 => Ask::QuarantineTool(QuarantineToolAsked {
+            name: text(rng),
+            digest: Digest(id(rng)),
+            why: rng.next() as u8,
+            seen: None,
+        }),
+        6 => Ask::AddPrincipal(AddPrincipalAsked {
+            kind: rng.below(7) as u8,
+            custody: rng.below(4) as u8,
+            keys: many(rng, 18, |rng| KeyId(id(rng))),
+        }),
+        7 => Ask::Observe(ObserveAsked {
+            what: rng.below(13) as u16,
+            subject: None,
+            call: rng.in_100(50).then(|| CallId(id(rng))),
+            count: number(rng),
+            detail: blob(rng),
+        }),
+        8 => Ask::RecordProbe(ProbeAsked {
+            levels: rng.next() as u8,
+            layers: number(rng),
+            landlock_abi: u16::MAX,
+            jail: Digest(id(rng)),
+            kernel: "k".repeat(rng.below(66)),
+        }),
+        _ => {
+            Ask::ResolveOutcome(ResolveAsked { call: CallId(id(rng)), verdict: rng.next() as u8, evidence: blob(rng) })
+        }
+    };
+    let blobs = if rng.in_100(80) { wanted_blobs(&ask) } else { rng.below(4) };
+    let blobs: Vec<BlobRef> =
+        (0..blobs).map(|index| BlobRef { grains: 1, commitment: Commitment([index as u8; 32]) }).collect();
+    let signed = rng.in_100(60).then(|| {
+        let keys = toka_tests::session::Keys::seeded(1);
+        let key = if rng.in_100(90) { &keys.operator } else { &keys.spare[0] };
+        let session = if rng.in_100(90) { world.head.session } else { SessionId(id(rng)) };
+        let mut nonce = [0; 16];
+        nonce[8..].copy_from_slice(&rng.next().to_be_bytes());
+        let signed = Signed::sign(session, nonce, world.now + number(rng).min(1 << 40), &ask, &blobs, key);
+        let mut bytes = signed.encode();
+        if rng.in_100(20) {
+            let at = rng.below(bytes.0.len());
+            bytes.0[at] ^= 1 << rng.below(8);
+        }
+        bytes
+    });
+    let mut command = Command::new(CommandId([rng.next() as u8; 16]), 0, ask, blobs);
+    command.signed = signed;
+    command.under = rng.in_100(70).then(|| grant_id(rng)).flatten();
+    (by, command)
+}
+
 fn people() -> Vec<[u8; 32]> {
     let (world, _) = sample();
     world.model.principals.keys().copied().chain([[0; 32]]).collect()
@@ -193,7 +283,20 @@ fn blob(rng: &mut Rng) -> Option<u16> {
 /// How many blobs would be in order, were the indexes right.
 fn wanted_blobs(ask: &Ask) -> usize {
     let indexes: Vec<u16> = match ask {
-        Ask::CommitState(_) | Ask::StartAgent(_) | Ask::EndAgent(_) | Ask::Grant(_) => Vec::new(),
+        Ask::RegisterTool(asked) => vec![asked.tool.text],
+        Ask::ResolveOutcome(asked) => asked.evidence.into_iter().collect(),
+        Ask::Observe(asked) => asked.detail.into_iter().collect(),
+        Ask::CommitState(_)
+        | Ask::StartAgent(_)
+        | Ask::EndAgent(_)
+        | Ask::Grant(_)
+        | Ask::OpenSession(_)
+        | Ask::EndSession(_)
+        | Ask::ApproveTool(_)
+        | Ask::QuarantineTool(_)
+        | Ask::UnbindTool(_)
+        | Ask::AddPrincipal(_)
+        | Ask::RecordProbe(_) => Vec::new(),
         Ask::CloseSession(asked) => asked.reason.into_iter().collect(),
         Ask::Revoke(asked) => asked.reason.into_iter().collect(),
         Ask::SpawnAgent(_) => vec![0],

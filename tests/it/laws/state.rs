@@ -98,10 +98,18 @@ proptest! {
     #[test]
     fn an_ended_call_leaves_with_the_second_commitment(session in a_session()) {
         let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
-        let mut ended = BTreeSet::new();
+        let (mut ended, mut doubts) = (BTreeSet::new(), BTreeSet::new());
         run(session, |world, step| {
             match &step.event.body {
+                // What is in doubt stays until somebody has settled it.
+                Body::CallFinished(event) if world.state.is_in_doubt(event.call) => {
+                    doubts.insert(event.call.0.to_vec());
+                }
                 Body::CallFinished(event) => {
+                    ended.insert(event.call.0.to_vec());
+                }
+                Body::OutcomeResolved(event) => {
+                    doubts.remove(&event.call.0.to_vec());
                     ended.insert(event.call.0.to_vec());
                 }
                 Body::StateCommitted(_) => {
@@ -111,7 +119,7 @@ proptest! {
             }
             let rows = world.state.rows();
             let has = |id: &Vec<u8>| rows.iter().any(|(table, key, _)| *table == 12 && key == id);
-            prop_assert!(ended.iter().chain(&once).all(has));
+            prop_assert!(ended.iter().chain(&once).chain(&doubts).all(has));
             prop_assert!(!twice.iter().any(has));
             Ok(())
         })?;
@@ -129,7 +137,7 @@ fn a_session_closes_only_behind_a_commitment() {
     let Body::Refused(refused, _) = close(&world).body else { panic!("closed") };
     assert_eq!(refused.code, 211);
     let mut rng = crate::model::world::Rng(1);
-    world.ask([0; 32], false, crate::model::rules::Ask::Commit, &mut rng);
+    world.ask([0; 32], Default::default(), crate::model::rules::Ask::Commit, &mut rng);
     assert_eq!(close(&world).name(), "SessionClosed");
 }
 

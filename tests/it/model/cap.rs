@@ -9,6 +9,7 @@ pub(crate) mod dim {
     pub(crate) const NAME: u16 = 5;
     pub(crate) const PATH: u16 = 6;
     pub(crate) const OPS: u16 = 7;
+    pub(crate) const ADMIN: u16 = 13;
     pub(crate) const DIGEST: u16 = 14;
     pub(crate) const ARGS: u16 = 16;
     pub(crate) const CLOSED: u16 = 17;
@@ -50,6 +51,7 @@ pub(crate) enum Scope {
     Fs { path: Path, ops: BTreeSet<&'static str> },
     Tool { name: String, digest: Option<BTreeSet<u8>>, args: BTreeMap<String, Arg>, closed: bool },
     Agent { spec: String, live: Option<u32> },
+    Admin { ops: BTreeSet<&'static str> },
 }
 
 /// A root with segments, and whether everything below is meant.
@@ -163,6 +165,7 @@ impl Scope {
                 row(name_within(c, p), dim::NAME)?;
                 row(at_most(live.map(u64::from), p_live.map(u64::from)), dim::LIVE)
             }
+            (Scope::Admin { ops }, Scope::Admin { ops: wide }) => row(ops.is_subset(wide), dim::ADMIN),
             _ => Err(dim::KIND),
         }
     }
@@ -195,6 +198,7 @@ impl Scope {
                 keys.extend(live.map(|live| format!("live={live}")));
                 format!("agent:{spec}")
             }
+            Scope::Admin { ops } => format!("admin:#{}", ops.iter().copied().collect::<Vec<_>>().join(",")),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cap::{Arg, Cap, NEVER, Path, Scope, Use, dim};
+use super::system::{How, Key, Listed, Standing};
 
 pub(crate) type Id = [u8; 32];
 
@@ -16,7 +17,7 @@ pub(crate) const NODE: Id = [0; 32];
 pub(crate) enum Ask {
     Commit,
     Close { why: u8 },
-    Bind { tool: Tool, replaces: Option<u8> },
+    Bind { tool: Tool, replaces: Option<u8>, cite: bool },
     Grant { parent: Option<Id>, cap: Cap, to: Id },
     Spawn { spec: String, grant: Id, asked: Vec<Option<u64>>, narrow: Vec<Option<Cap>>, grants: Vec<(Option<Id>, Cap)> },
     Start { agent: Id },
@@ -24,6 +25,16 @@ pub(crate) enum Ask {
     Revoke { grant: Id },
     Call(Box<Call>),
     Report { call: Id, attempt: u16, outcome: u8, actual: Vec<u64> },
+    Open { session: Id, opener: Id, roots: Vec<(Option<Id>, Cap)> },
+    EndSession { session: Id, how: u8, head: bool, spent: Vec<(Id, Vec<u64>)> },
+    Register { tool: Tool, state: u8 },
+    Approve { name: String, digest: u8 },
+    Quarantine { name: String, digest: u8, why: u8 },
+    Unbind { name: String, digest: u8, why: u8, cite: bool },
+    Resolve { call: Id, verdict: u8 },
+    AddPrincipal { kind: u8, custody: u8, keys: Vec<Key> },
+    Observe { what: u16, call: Option<Id> },
+    Probe { levels: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +67,9 @@ pub(crate) struct Tool {
     /// Per dimension base, per unit, pointer.
     pub(crate) reserve: BTreeMap<usize, (u64, u64, Option<&'static str>)>,
     pub(crate) model: u8,
+    pub(crate) effect: u8,
+    /// Why it is no longer bound.
+    pub(crate) unbound: Option<u8>,
 }
 
 /// Why not.
@@ -66,6 +80,7 @@ pub(crate) struct No {
     pub(crate) item: Option<u16>,
     pub(crate) dim: Option<u16>,
     pub(crate) retry_at: Option<u64>,
+    pub(crate) first_seq: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +88,7 @@ pub(crate) enum Kind {
     Human,
     Agent,
     Executor,
+    Service,
     Node,
 }
 
@@ -124,6 +140,9 @@ pub(crate) struct OpenCall {
     pub(crate) reserve: [u64; 7],
     pub(crate) ended: bool,
     pub(crate) cancelled: bool,
+    pub(crate) effect: u8,
+    /// Nobody knows how it ended, and nobody has settled it.
+    pub(crate) doubt: bool,
     /// State commitments since its end.
     pub(crate) commits_after: u32,
 }
@@ -139,6 +158,14 @@ pub(crate) struct Model {
     pub(crate) calls: BTreeMap<Id, OpenCall>,
     pub(crate) closed: bool,
     pub(crate) just_committed: bool,
+    pub(crate) is_system: bool,
+    /// Whether it cites a system session.
+    pub(crate) is_cited: bool,
+    /// Who owns which key.
+    pub(crate) owned: BTreeSet<(Id, Key)>,
+    pub(crate) nonces: BTreeMap<(Key, u8), (u64, u64)>,
+    pub(crate) registered: BTreeMap<String, (u8, Standing)>,
+    pub(crate) listed: BTreeMap<Id, Listed>,
 }
 
 /// Bounds of the pages.
@@ -147,25 +174,58 @@ const AGENT_DEPTH: u8 = 16;
 const LIVE_CHILDREN: usize = 100;
 const RUNNING: u32 = 256;
 
-fn no(code: u16) -> No {
+pub(super) fn no(code: u16) -> No {
     No { code, ..No::default() }
 }
 
 impl No {
-    fn at(self, grant: Id) -> No {
+    pub(super) fn at(self, grant: Id) -> No {
         No { failed_at: Some(grant), ..self }
     }
-    fn item(self, item: usize) -> No {
+    pub(super) fn item(self, item: usize) -> No {
         No { item: Some(item as u16), ..self }
     }
-    fn dim(self, dim: u16) -> No {
+    pub(super) fn dim(self, dim: u16) -> No {
         No { dim: Some(dim), ..self }
     }
 }
 
 impl Model {
     /// What a command comes to; `made` are the ids of what it makes, in order. Changes the model when it is admitted.
-    pub(crate) fn ask(&mut self, by: Id, under: bool, ask: &Ask, at: u64, made: &dyn Fn(u32) -> Id) -> Result<(), No> {
+    pub(crate) fn ask(
+        &mut self,
+        by: Id,
+        how: &How,
+        ask: &Ask,
+        at: u64,
+        seq: u64,
+        made: &dyn Fn(u32) -> Id,
+    ) -> Result<(), No> {
+        let kind = match self.asker(by, ask) {
+            Ok(kind) => kind,
+            Err(no) => {
+                // Strangers and the dead end of a session leave no entry.
+                self.just_committed &= matches!(no.code, 201 | 203);
+                return Err(no);
+            }
+        };
+        let before = how.under.is_some().then(|| self.clone());
+        let answer = self.decide(by, kind, how, ask, at, made);
+        match (&answer, before) {
+            // A refusal changes nothing.
+            (Err(_), Some(before)) => *self = before,
+            (Err(_), None) => {}
+            (Ok(()), _) => {
+                if let Some(sign) = how.sign.as_ref().filter(|_| !ask.is_of_node()) {
+                    self.nonces.insert((sign.key, sign.nonce), (seq, sign.not_after));
+                }
+            }
+        }
+        self.just_committed = answer.is_ok() && matches!(ask, Ask::Commit);
+        answer
+    }
+
+    fn asker(&self, by: Id, ask: &Ask) -> Result<Kind, No> {
         if self.closed {
             return Err(no(201));
         }
@@ -176,65 +236,118 @@ impl Model {
             Some(principal) => principal.kind,
         };
         let may = match ask {
-            Ask::Commit | Ask::Bind { .. } => kind == Kind::Node,
-            Ask::Report { .. } => matches!(kind, Kind::Node | Kind::Executor),
+            Ask::Commit
+            | Ask::Bind { .. }
+            | Ask::Unbind { .. }
+            | Ask::Quarantine { .. }
+            | Ask::EndSession { .. }
+            | Ask::Probe { .. } => kind == Kind::Node,
+            Ask::Report { .. } | Ask::Observe { .. } => matches!(kind, Kind::Node | Kind::Executor),
+            Ask::Register { .. } => kind != Kind::Executor,
+            Ask::Open { .. } | Ask::Approve { .. } | Ask::AddPrincipal { .. } | Ask::Resolve { .. } => {
+                matches!(kind, Kind::Human | Kind::Service)
+            }
             Ask::End { .. } => matches!(kind, Kind::Node | Kind::Agent),
             Ask::Close { .. } | Ask::Grant { .. } | Ask::Spawn { .. } | Ask::Start { .. } | Ask::Revoke { .. } => {
-                matches!(kind, Kind::Human | Kind::Agent)
+                matches!(kind, Kind::Human | Kind::Agent | Kind::Service)
             }
-            Ask::Call(_) => matches!(kind, Kind::Human | Kind::Agent),
+            Ask::Call(_) => matches!(kind, Kind::Human | Kind::Agent | Kind::Service),
         };
         if !may {
             return Err(no(205));
         }
+        self.in_class(ask)?;
         if matches!(ask, Ask::Spawn { .. } | Ask::Call(_)) {
             self.must_run(by)?;
         }
-        if under && !matches!(ask, Ask::Commit | Ask::Bind { .. }) {
-            return Err(no(312));
-        }
-        let just_committed = std::mem::take(&mut self.just_committed);
+        Ok(kind)
+    }
+
+    fn decide(
+        &mut self,
+        by: Id,
+        kind: Kind,
+        how: &How,
+        ask: &Ask,
+        at: u64,
+        made: &dyn Fn(u32) -> Id,
+    ) -> Result<(), No> {
+        self.signed(by, kind, ask, how.sign.as_ref(), at)?;
+        self.admin(by, how.under, ask, at)?;
+        let under = how.under.filter(|_| !ask.is_of_node());
+        let just_committed = self.just_committed;
         let answer = match ask {
             Ask::Commit => {
-                self.commit();
+                self.commit(at);
                 Ok(())
             }
-            Ask::Close { why } => self.close(by, *why, just_committed),
-            Ask::Bind { tool, replaces } => self.bind(tool, *replaces),
+            Ask::Close { why } => self.close(by, under, *why, just_committed),
+            Ask::Bind { tool, replaces, cite } => self.bind(tool, *replaces, *cite),
             Ask::Grant { parent, cap, to } => self.grant(by, *parent, cap, *to, at, made),
             Ask::Spawn { spec, grant, asked, narrow, grants } => {
                 self.spawn(by, spec, *grant, asked, narrow, grants, at, made)
             }
-            Ask::Start { agent } => self.start(by, *agent),
+            Ask::Start { agent } => self.start(by, under, *agent),
             Ask::End { agent, how, code } => self.end(by, *agent, *how, *code),
-            Ask::Revoke { grant } => self.revoke(by, *grant),
+            Ask::Revoke { grant } => self.revoke(by, under, *grant),
             Ask::Call(call) => self.call(by, call, at, made),
             Ask::Report { call, attempt, outcome, actual } => self.report(by, *call, *attempt, *outcome, actual),
+            Ask::Open { session, opener, roots } => self.open_session(by, *session, *opener, roots, at).map(|listed| {
+                self.listed.insert(*session, listed);
+            }),
+            Ask::EndSession { session, how, head, spent } => self.end_session(*session, *how, *head, spent),
+            Ask::Register { tool, state } => self.register(tool.name, tool.digest, tool.effect, *state),
+            Ask::Approve { name, digest } => {
+                self.move_tool(name, *digest, &[Standing::Proposed, Standing::Quarantined], Standing::Approved)
+            }
+            Ask::Quarantine { why: 1..=3 | 5, name, digest } => {
+                self.move_tool(name, *digest, &[Standing::Approved], Standing::Quarantined)
+            }
+            Ask::Quarantine { .. } => Err(no(101)),
+            Ask::Unbind { name, digest, why, cite } => self.unbind(name, *digest, *why, *cite),
+            Ask::Resolve { call, verdict } => self.resolve(*call, *verdict),
+            Ask::AddPrincipal { kind, custody, keys } => self.add_principal(*kind, *custody, keys, made(0)),
+            Ask::Observe { what, call } => self.observe(by, *what, *call),
+            Ask::Probe { levels } => {
+                if *levels > 3 {
+                    Err(no(101))
+                } else {
+                    Ok(())
+                }
+            }
         };
-        self.just_committed = matches!(ask, Ask::Commit);
-        answer
+        answer?;
+        match under {
+            Some(under) => self.gates(&self.union(&[under])),
+            None => Ok(()),
+        }
     }
 
     fn must_run(&self, by: Id) -> Result<(), No> {
         match self.agents.get(&by) {
             Some(agent) if agent.stage != Stage::Running => Err(no(206)),
+            Some(_) if self.is_paused(by) => Err(no(207)),
             _ => Ok(()),
         }
     }
 
-    fn commit(&mut self) {
-        for call in self.calls.values_mut().filter(|call| call.ended) {
+    fn commit(&mut self, at: u64) {
+        self.nonces.retain(|_, (_, until)| *until > at);
+        for call in self.calls.values_mut().filter(|call| call.ended && !call.doubt) {
             call.commits_after += 1;
         }
         self.calls.retain(|_, call| call.commits_after < 2);
     }
 
-    fn close(&mut self, by: Id, why: u8, just_committed: bool) -> Result<(), No> {
+    fn close(&mut self, by: Id, under: Option<Id>, why: u8, just_committed: bool) -> Result<(), No> {
         if !(1..=3).contains(&why) {
             return Err(no(101));
         }
-        if by != self.opener {
+        if by != self.opener && under.is_none() {
             return Err(no(312));
+        }
+        if self.listed.values().any(|listed| listed.open) {
+            return Err(no(211));
         }
         if self.calls.values().any(|call| !call.ended) || !just_committed {
             return Err(no(211));
@@ -243,7 +356,10 @@ impl Model {
         Ok(())
     }
 
-    fn bind(&mut self, tool: &Tool, replaces: Option<u8>) -> Result<(), No> {
+    fn bind(&mut self, tool: &Tool, replaces: Option<u8>, cite: bool) -> Result<(), No> {
+        if cite != self.is_cited || tool.effect == 3 {
+            return Err(no(101).item(0));
+        }
         match (self.tools.get(tool.name), replaces) {
             (None, Some(_)) => return Err(no(401).item(0)),
             (Some(before), replaces) if replaces != Some(before.digest) => return Err(no(402).item(0)),
@@ -260,7 +376,7 @@ impl Model {
     }
 
     /// Every grant on these chains once, oldest first.
-    fn union(&self, leaves: &[Id]) -> Vec<Id> {
+    pub(super) fn union(&self, leaves: &[Id]) -> Vec<Id> {
         let all: BTreeSet<Id> = leaves.iter().flat_map(|leaf| self.chain(*leaf)).collect();
         let mut all: Vec<Id> = all.into_iter().collect();
         all.sort_by_key(|id| self.grants[id].number);
@@ -286,7 +402,7 @@ impl Model {
         Ok(())
     }
 
-    fn usable(&self, grant: Id, by: Id, at: u64) -> Result<(), No> {
+    pub(super) fn usable(&self, grant: Id, by: Id, at: u64) -> Result<(), No> {
         let node = self.grants.get(&grant).ok_or(no(301).at(grant))?;
         if node.subject != by {
             return Err(no(302).at(grant));
@@ -297,7 +413,7 @@ impl Model {
         self.live(grant, at)
     }
 
-    fn add(&mut self, id: Id, parent: Option<Id>, issuer: Id, subject: Id, cap: Cap) {
+    pub(super) fn add(&mut self, id: Id, parent: Option<Id>, issuer: Id, subject: Id, cap: Cap) {
         if let Some(parent) = parent.and_then(|parent| self.grants.get_mut(&parent)) {
             parent.children += 1;
         }
@@ -332,13 +448,13 @@ impl Model {
         at: u64,
         made: &dyn Fn(u32) -> Id,
     ) -> Result<(), No> {
-        if parent.is_none() {
-            return Err(no(120));
-        }
         match self.principals.get(&to) {
             None => return Err(no(101)),
             Some(to) if !to.alive => return Err(no(204)),
             Some(_) => {}
+        }
+        if parent.is_none() {
+            return self.root(by, cap, to, at, made(0));
         }
         let filled = self.delegated(by, parent, cap, to, at, &[])?;
         self.add(made(0), parent, by, to, filled);
@@ -360,26 +476,33 @@ impl Model {
             return Err(no(302).at(parent));
         }
         self.live(parent, at)?;
+        let filled = cap.filled(&node.cap);
+        self.below(parent, &filled, to)?;
+        let siblings = before.iter().filter(|(other, _)| *other == parent).count() as u32;
+        if node.children + siblings >= GRANT_CHILDREN {
+            return Err(no(604).at(parent).dim(dim::CHILDREN));
+        }
+        Ok(filled)
+    }
+
+    /// Whether `cap`, held by `to`, may derive from `parent`.
+    pub(super) fn below(&self, parent: Id, cap: &Cap, to: Id) -> Result<(), No> {
+        let node = &self.grants[&parent];
         if node.cap.depth == 0 {
             return Err(no(309).at(parent));
         }
-        let filled = cap.filled(&node.cap);
-        filled.within(&node.cap).map_err(|dim| no(311).at(parent).dim(dim))?;
-        if filled.depth >= node.cap.depth {
+        cap.within(&node.cap).map_err(|dim| no(311).at(parent).dim(dim))?;
+        if cap.depth >= node.cap.depth {
             return Err(no(311).at(parent).dim(dim::DEPTH));
         }
-        if node.cap.use_ == Use::No && filled.use_ != Use::No {
+        if node.cap.use_ == Use::No && cap.use_ != Use::No {
             return Err(no(311).at(parent));
         }
         let conveys = |id: &Id| self.grants[id].cap.use_ == Use::Convey && self.grants[id].subject == to;
         if self.chain(parent).iter().any(conveys) {
             return Err(no(310).at(parent));
         }
-        let siblings = before.iter().filter(|(other, _)| *other == parent).count() as u32;
-        if node.children + siblings >= GRANT_CHILDREN {
-            return Err(no(604).at(parent).dim(dim::CHILDREN));
-        }
-        Ok(filled)
+        Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of the command, one by one")]
@@ -447,9 +570,9 @@ impl Model {
         self.agents.values().filter(|child| child.parent == agent && child.stage != Stage::Ended).count()
     }
 
-    fn start(&mut self, by: Id, agent: Id) -> Result<(), No> {
+    fn start(&mut self, by: Id, under: Option<Id>, agent: Id) -> Result<(), No> {
         let parent = self.agents.get(&agent).ok_or(no(101))?.parent;
-        if parent != by {
+        if parent != by && under.is_none() {
             return Err(no(312));
         }
         self.must_run(by)?;
@@ -489,6 +612,9 @@ impl Model {
         if !never_started && (stage != Stage::Running || how == 3) {
             return Err(no(206));
         }
+        if by == agent && self.is_paused(by) {
+            return Err(no(207));
+        }
         let open = self.calls.values().any(|call| call.by == agent && !call.ended);
         if open || self.live_children(agent) > 0 {
             return Err(no(211));
@@ -501,11 +627,15 @@ impl Model {
         Ok(())
     }
 
-    fn revoke(&mut self, by: Id, grant: Id) -> Result<(), No> {
+    fn revoke(&mut self, by: Id, under: Option<Id>, grant: Id) -> Result<(), No> {
         let node = self.grants.get(&grant).ok_or(no(301))?;
         let above = self.chain(grant).into_iter().skip(1);
         let mut above = above.map(|id| &self.grants[&id]);
-        if node.subject != by && node.issuer != by && !above.any(|up| up.subject == by || up.issuer == by) {
+        if under.is_none()
+            && node.subject != by
+            && node.issuer != by
+            && !above.any(|up| up.subject == by || up.issuer == by)
+        {
             return Err(no(313).at(grant));
         }
         self.grants.get_mut(&grant).expect("known").revoked = true;
@@ -524,6 +654,11 @@ impl Model {
         let tool = self.tools.get(&call.tool).ok_or(no(401))?.clone();
         if tool.digest != call.digest {
             return Err(no(402));
+        }
+        match tool.unbound {
+            None => {}
+            Some(4) => return Err(no(408)),
+            Some(_) => return Err(no(409)),
         }
         let bit = 1 << (tool.model - 1);
         let mut executors = self.principals.iter().filter(|(_, principal)| principal.kind == Kind::Executor);
@@ -575,7 +710,17 @@ impl Model {
             node.in_flight += 1;
         }
         self.pass(&union, at);
-        let open = OpenCall { by, executor, grants: leaves, reserve, ended: false, cancelled: false, commits_after: 0 };
+        let open = OpenCall {
+            by,
+            executor,
+            grants: leaves,
+            reserve,
+            ended: false,
+            cancelled: false,
+            effect: tool.effect,
+            doubt: false,
+            commits_after: 0,
+        };
         self.calls.insert(made(0), open);
         Ok(())
     }
@@ -613,7 +758,7 @@ impl Model {
         }
     }
 
-    fn budgets(&self, union: &[Id], worst: &[Option<u64>; 7], reserve: &[u64; 7]) -> Result<(), No> {
+    pub(super) fn budgets(&self, union: &[Id], worst: &[Option<u64>; 7], reserve: &[u64; 7]) -> Result<(), No> {
         for id in union {
             let node = &self.grants[id];
             for (index, limit) in node.cap.limits.iter().enumerate() {
@@ -682,7 +827,9 @@ impl Model {
             }
             node.in_flight -= 1;
         }
-        self.calls.get_mut(&id).expect("known").ended = true;
+        let call = self.calls.get_mut(&id).expect("known");
+        call.ended = true;
+        call.doubt = outcome == 11 || outcome == 10 && call.effect == 4;
         Ok(())
     }
 }

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toka_kernel::body::v1::{
     BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, GrantTo, IssueAsked,
-    Outcome, ReportAsked, RevokeAsked, SpawnAsked, StartAsked,
+    OpenSessionAsked, Outcome, ReportAsked, RevokeAsked, RootAsked, SpawnAsked, StartAsked,
 };
 use toka_kernel::facts::{Fact as KernelFact, FactType};
-use toka_kernel::ids::{CallId, CommandId, Commitment, Digest, GrantId, PrincipalId};
+use toka_kernel::ids::{Bytes, CallId, CommandId, Commitment, Digest, EntryHash, GrantId, PrincipalId, SessionId};
+use toka_kernel::signed::open_body;
 use toka_kernel::tool::{FactDecl, Need, Reserve, Tool as KernelTool};
 use toka_kernel::{
-    BlobRef, Command, Effect, Entry, Event, EventKey, Head, Keyring, Stamp, State, chain, is_recordable,
+    BlobRef, CLASS_WORK, Command, Effect, Entry, EntryRef, Event, EventKey, Head, Keyring, Stamp, State, chain,
+    is_recordable,
 };
-use toka_tests::session::{EXECUTOR, Keys, START_US, genesis, plan, report};
+use toka_tests::session::{EXECUTOR, Keys, START_US, plan, report, system_genesis};
 
 use super::cap::{Arg, Cap, Path, Scope, Use};
 use super::rules::{Ask, Call, Fact, Id, Kind, Model, NODE, No, Principal, Stage, Tool};
+use super::system::{How, Key, Sign, Standing};
 
 /// The lowest id of the two executors.
 const LOW_EXECUTOR: Id = [0xdd; 32];
@@ -58,12 +61,15 @@ pub(crate) struct Step {
     pub(crate) answer: Result<(), No>,
 }
 
+mod choose;
+
 pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) state: State,
     pub(crate) head: Head,
     pub(crate) keyring: Keyring,
     pub(crate) writer: EventKey,
+    keys: Keys,
     pub(crate) entries: Vec<Entry>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) now: u64,
@@ -90,6 +96,8 @@ fn tools() -> Vec<Tool> {
             needs: vec![("read", None)],
             reserve: reserve(&[(1, 1_000, 0, None), (2, 512, 0, None), (5, 1_000_000, 0, None), (6, 500, 0, None)]),
             model: 1,
+            effect: 1,
+            unbound: None,
         },
         Tool {
             name: "file.write",
@@ -98,6 +106,8 @@ fn tools() -> Vec<Tool> {
             needs: vec![("write", None), ("read", Some("/trim"))],
             reserve: reserve(&[(2, 256, 256, Some("/n")), (5, 10, 0, None)]),
             model: 1,
+            effect: 2,
+            unbound: None,
         },
         Tool {
             name: "sum",
@@ -106,6 +116,8 @@ fn tools() -> Vec<Tool> {
             needs: vec![],
             reserve: reserve(&[(3, 1, 2, Some("/n")), (5, 5, 0, None)]),
             model: 1,
+            effect: 4,
+            unbound: None,
         },
         Tool {
             name: "huge",
@@ -114,8 +126,19 @@ fn tools() -> Vec<Tool> {
             needs: vec![],
             reserve: reserve(&[(3, u64::MAX, 0, None), (5, u64::MAX, 0, None)]),
             model: 1,
+            effect: 1,
+            unbound: None,
         },
-        Tool { name: "work.flow", digest: 11, facts: vec![], needs: vec![], reserve: reserve(&[]), model: 3 },
+        Tool {
+            name: "work.flow",
+            digest: 11,
+            facts: vec![],
+            needs: vec![],
+            reserve: reserve(&[]),
+            model: 3,
+            effect: 1,
+            unbound: None,
+        },
     ]
 }
 
@@ -135,6 +158,27 @@ fn tool(name: &str) -> Cap {
 fn agent(spec: &str, live: Option<u32>) -> Cap {
     Cap::of(Scope::Agent { spec: spec.to_owned(), live })
 }
+
+fn admin(ops: &[&'static str]) -> Cap {
+    Cap::of(Scope::Admin { ops: ops.iter().copied().collect() })
+}
+
+const ADMIN: [&str; 8] =
+    ["cancel", "grant-root", "members", "open-session", "pause", "register-tool", "resolve", "revoke-any"];
+
+/// What kind of session it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    /// A work session that cites no system session.
+    Alone,
+    /// A work session that cites one.
+    Cited,
+    /// The system session.
+    System,
+}
+
+/// The system session that sessions cite.
+const CITED: EntryRef = EntryRef { session: SessionId([0x99; 32]), seq: 7, hash: EntryHash([0x98; 32]) };
 
 /// The roots of a session: wide ones to grow trees from, and one for each way to be refused.
 fn roots(rng: &mut Rng) -> Vec<(Id, Cap)> {
@@ -160,6 +204,10 @@ fn roots(rng: &mut Rng) -> Vec<(Id, Cap)> {
         (ANN, tool("*")),
         (ANN, fs("project/a/**", &["read", "write", "delete"])),
         (ANN, agent("*", None)),
+        (opener, admin(&ADMIN)),
+        (opener, admin(&["cancel", "pause", "resolve", "revoke-any"])),
+        (opener, Cap { gates: BTreeSet::from(["two-people".to_owned()]), ..admin(&ADMIN) }),
+        (ANN, admin(&["register-tool", "resolve", "open-session", "pause"])),
     ];
     for (_, cap) in &mut all {
         cap.exp = cap.exp.or(Some(far));
@@ -170,16 +218,33 @@ fn roots(rng: &mut Rng) -> Vec<(Id, Cap)> {
 
 impl World {
     pub(crate) fn open(seed: u64) -> World {
+        World::of(seed, [Flavour::Alone, Flavour::Cited, Flavour::System][(seed % 3) as usize])
+    }
+
+    pub(crate) fn of(seed: u64, flavour: Flavour) -> World {
         let mut rng = Rng(seed);
-        let roots = roots(&mut rng);
+        let mut roots = roots(&mut rng);
         let keys = Keys::seeded(1);
-        let mut opening = genesis(&keys, &[], 64);
+        let mut opening = system_genesis(&keys, &[], 64);
+        if flavour != Flavour::System {
+            opening.class = CLASS_WORK;
+        }
         opening.limits.max_running = 3;
         for (id, kind, models) in [(ANN, 1, 0), (LOW_EXECUTOR, 3, 1)] {
             let id = Some(PrincipalId(id));
             opening.principals.push(FirstPrincipal { id, kind, custody: 1, keys: Vec::new(), models });
         }
         opening.nonce = Digest([rng.next() as u8; 32]);
+        if flavour == Flavour::Cited {
+            // Those who are not the opener hold nothing from the start.
+            roots.iter_mut().for_each(|(subject, _)| *subject = keys.opener().0);
+            let root = |cap: &Cap| RootAsked { from: Some(GrantId([0x97; 32])), cap: cap.text() };
+            let roots = roots.iter().map(|(_, cap)| root(cap)).collect();
+            let asked = OpenSessionAsked { session: SessionId::ZERO, opener: keys.opener(), roots };
+            opening.system = Some(CITED);
+            opening.open.under = Some(GrantId([0x96; 32]));
+            opening.open.body = Bytes(open_body(&asked));
+        }
         opening.grants = roots
             .iter()
             .map(|(subject, cap)| toka_kernel::body::v1::Grant {
@@ -194,7 +259,14 @@ impl World {
         let stamp = Stamp { time_us: START_US, clock_behind: false };
         let entry = Entry::seal(&Head::none(), PrincipalId::NODE, stamp, event, &keys.writer());
         let keyring = chain::keyring(&entry, Some(&keys.pinned()), &mut |broken| panic!("{broken}"));
-        let mut model = Model { opener: keys.opener().0, max_running: 3, ..Model::default() };
+        let mut model = Model {
+            opener: keys.opener().0,
+            max_running: 3,
+            is_system: flavour == Flavour::System,
+            is_cited: flavour == Flavour::Cited,
+            ..Model::default()
+        };
+        model.owned = BTreeSet::from([(model.opener, Key::Operator), (model.opener, Key::Redact)]);
         for (id, kind, models) in [
             (model.opener, Kind::Human, 0),
             (ANN, Kind::Human, 0),
@@ -213,14 +285,16 @@ impl World {
             head: Head::none(),
             keyring,
             writer: keys.writer(),
+            keys,
             entries: Vec::new(),
             effects: Vec::new(),
             now: START_US,
             commands: 0,
         };
         world.take(entry);
-        for tool in tools() {
-            world.ask(NODE, false, Ask::Bind { tool, replaces: None }, &mut rng);
+        for tool in tools().into_iter().filter(|_| flavour != Flavour::System) {
+            let cite = flavour == Flavour::Cited;
+            world.ask(NODE, How::default(), Ask::Bind { tool, replaces: None, cite }, &mut rng);
         }
         world
     }
@@ -235,21 +309,21 @@ impl World {
     pub(crate) fn step(&mut self, seed: u64) -> Step {
         let rng = &mut Rng(seed);
         if self.state.commit_due() {
-            return self.ask(NODE, false, Ask::Commit, rng);
+            return self.ask(NODE, How::default(), Ask::Commit, rng);
         }
         self.now = self.later(rng);
         let (by, ask) = self.choose(rng);
         let by = if rng.in_100(96) { by } else { self.anybody(rng) };
-        let under = rng.in_100(1);
-        self.ask(by, under, ask, rng)
+        let how = self.how(by, &ask, rng);
+        self.ask(by, how, ask, rng)
     }
 
     /// Asks both sides.
-    pub(crate) fn ask(&mut self, by: Id, under: bool, ask: Ask, rng: &mut Rng) -> Step {
+    pub(crate) fn ask(&mut self, by: Id, how: How, ask: Ask, rng: &mut Rng) -> Step {
         let (session, seq) = (self.head.session.0, self.head.next_seq());
         self.effects.clear();
-        let answer = self.model.ask(by, under, &ask, self.now, &|ordinal| derived(session, seq, ordinal));
-        let command = self.command(&ask, under, rng);
+        let answer = self.model.ask(by, &how, &ask, self.now, seq, &|ordinal| derived(session, seq, ordinal));
+        let command = self.command(&ask, &how, rng);
         let event = self.state.decide(PrincipalId(by), &command, self.now);
         if is_recordable(&event) {
             let stamp = Stamp { time_us: self.now, clock_behind: false };
@@ -281,8 +355,16 @@ impl World {
     }
 
     fn choose(&self, rng: &mut Rng) -> (Id, Ask) {
+        if self.model.is_system {
+            return self.choose_of_system(rng);
+        }
         match rng.below(1_000) {
-            0..380 => self.call(rng),
+            0..20 => self.resolve(rng),
+            20..34 => self.unbind(rng),
+            34..40 => self.observe(rng),
+            40..44 => self.root_grant(rng),
+            44..48 => self.choose_of_system(rng),
+            48..380 => self.call(rng),
             380..620 => self.report(rng),
             620..760 => self.grant(rng),
             760..850 => self.spawn(rng),
@@ -346,7 +428,7 @@ impl World {
                 let names = pattern == "*" || pattern == tool.name || pattern.trim_end_matches('*') == "file.";
                 names && grant.cap.use_ == Use::Yes && self.is_live(id) && self.may_act(grant.subject)
             }
-            Scope::Fs { .. } | Scope::Agent { .. } => false,
+            Scope::Fs { .. } | Scope::Agent { .. } | Scope::Admin { .. } => false,
         };
         let grant = self.some_grant(rng, of_tool);
         let by = self.holder(grant);
@@ -387,7 +469,7 @@ impl World {
                 Scope::Fs { ops, .. } => {
                     grant.subject == by && ops.contains(op) && grant.cap.use_ == Use::Yes && self.is_live(id)
                 }
-                Scope::Tool { .. } | Scope::Agent { .. } => false,
+                Scope::Tool { .. } | Scope::Agent { .. } | Scope::Admin { .. } => false,
             };
             need_grants.push(self.some_grant(rng, fits));
         }
@@ -516,6 +598,13 @@ impl World {
                 }
                 *live = if rng.in_100(50) { None } else { live.map(|live| live.saturating_sub(rng.below(3) as u32)) };
             }
+            Scope::Admin { .. } => {}
+        }
+        if let Scope::Admin { ops } = &mut cap.scope {
+            ops.remove(*rng.of::<&str>(&ADMIN));
+            if ops.is_empty() || rng.in_100(5) {
+                ops.insert(*rng.of::<&str>(&ADMIN));
+            }
         }
         let index = rng.below(7);
         match rng.below(10) {
@@ -550,7 +639,7 @@ impl World {
     fn spawn(&self, rng: &mut Rng) -> (Id, Ask) {
         let fits = |id: &Id, grant: &super::rules::Grant| match grant.cap.scope {
             Scope::Agent { .. } => grant.cap.use_ == Use::Yes && self.is_live(id) && self.may_act(grant.subject),
-            Scope::Fs { .. } | Scope::Tool { .. } => false,
+            Scope::Fs { .. } | Scope::Tool { .. } | Scope::Admin { .. } => false,
         };
         let grant = self.some_grant(rng, fits);
         let by = self.holder(grant);
@@ -610,14 +699,16 @@ impl World {
         // `sum` moves on to new digests; the others must be left alone for their grants to go on working.
         if tool.name == "sum" {
             tool.digest = bound.unwrap_or(0) ^ 0x80;
+            tool.effect = *rng.of(&[4, 4, 4, 3]);
         }
         let replaces = if rng.in_100(70) { bound } else { None };
         let replaces = if rng.in_100(10) { Some(0x42) } else { replaces };
-        (NODE, Ask::Bind { tool, replaces })
+        let cite = self.model.is_cited != rng.in_100(5);
+        (NODE, Ask::Bind { tool, replaces, cite })
     }
 
     /// The kernel's command for this.
-    fn command(&mut self, ask: &Ask, under: bool, rng: &mut Rng) -> Command {
+    fn command(&mut self, ask: &Ask, how: &How, rng: &mut Rng) -> Command {
         let mut blobs = Vec::new();
         let mut blob = |rng: &mut Rng| {
             let commitment = Commitment(Digest::from_hex(&format!("{:064x}", rng.next())).expect("hex").0);
@@ -631,10 +722,12 @@ impl World {
                 let reason = rng.in_100(50).then(|| blob(rng));
                 toka_kernel::Ask::CloseSession(CloseAsked { why: *why, reason })
             }
-            Ask::Bind { tool, replaces } => {
+            Ask::Bind { tool, replaces, cite } => {
                 let replaces = replaces.map(|byte| Digest([byte; 32]));
                 let tool = kernel_tool(tool, blob(rng));
-                toka_kernel::Ask::BindTool(BindAsked { tools: vec![Binding { tool, cite: None, replaces }] })
+                toka_kernel::Ask::BindTool(BindAsked {
+                    tools: vec![Binding { tool, cite: cite.then_some(CITED), replaces }],
+                })
             }
             Ask::Grant { parent, cap, to } => {
                 let grant = GrantTo { parent: parent.map(GrantId), cap: cap.text(), to: PrincipalId(*to) };
@@ -681,6 +774,16 @@ impl World {
                 unfit: call.unfit,
                 detail: call.unfit.and_then(|_| rng.in_100(50).then(|| blob(rng))),
             })),
+            Ask::Open { .. }
+            | Ask::EndSession { .. }
+            | Ask::Register { .. }
+            | Ask::Approve { .. }
+            | Ask::Quarantine { .. }
+            | Ask::Unbind { .. }
+            | Ask::Resolve { .. }
+            | Ask::AddPrincipal { .. }
+            | Ask::Observe { .. }
+            | Ask::Probe { .. } => self.kernel_ask(ask, &mut || blob(rng)),
             Ask::Report { call, attempt, outcome, actual } => {
                 let stdout = rng.in_100(30).then(|| blob(rng));
                 let result = rng.in_100(70).then(|| blob(rng));
@@ -695,13 +798,18 @@ impl World {
             }
         };
         if kernel.is_of_node() {
-            return Command::of_node(kernel, blobs);
+            // What its event has no place for does not decide.
+            let mut command = Command::of_node(kernel, blobs);
+            command.under = how.under.map(GrantId);
+            return command;
         }
         self.commands += 1;
         let mut id = [0; 16];
         id[8..].copy_from_slice(&self.commands.to_be_bytes());
+        let signed = how.sign.as_ref().map(|sign| self.signature(sign, &kernel, &blobs));
         let mut command = Command::new(CommandId(id), self.head.seq, kernel, blobs);
-        command.under = under.then_some(GrantId([1; 32]));
+        command.under = how.under.map(GrantId);
+        command.signed = signed;
         command
     }
 }
@@ -753,7 +861,7 @@ pub(crate) fn kernel_tool(tool: &Tool, text: u16) -> KernelTool {
             .iter()
             .map(|(op, when)| Need { text: format!("fs:{{/path}}#{op}"), when: when.map(str::to_owned) })
             .collect(),
-        effect: 1,
+        effect: tool.effect,
         reserve: tool
             .reserve
             .iter()
