@@ -175,6 +175,8 @@ proptest! {
                     prop_assert!(admitted.contains(&event.call.0));
                     prop_assert!(finished.insert(event.call), "settled twice");
                 }
+                // Sessions set aside and settle as well.
+                Body::SessionRegistered(_) | Body::SessionEnded(_) => {}
                 _ => prop_assert!(before.is_none_or(|before| before == meters.values().copied().sum_of())),
             }
             before = Some(meters.values().copied().sum_of());
@@ -183,7 +185,7 @@ proptest! {
     }
 }
 
-/// All that is spent and reserved under all grants: moved by nothing but admissions and reports.
+/// All that is spent and reserved under all grants: moved by nothing but admissions and reports, of calls and of sessions.
 trait SumOf {
     fn sum_of(self) -> u128;
 }

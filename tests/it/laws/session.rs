@@ -181,6 +181,10 @@ proptest! {
 fn without_each_grant(event: &Event, command: &Command, id: GrantId) -> Vec<Command> {
     let with = |ask: Ask| Command { ask, ..command.clone() };
     let mut all = Vec::new();
+    // A right that is named must be held, even by those who could do without.
+    if command.under.is_some() && !matches!(event.body, Body::Refused(..)) {
+        all.push(Command { under: Some(id), ..command.clone() });
+    }
     match (&event.body, &command.ask) {
         (Body::CallAdmitted(_), Ask::Call(asked)) => {
             let mut other = asked.clone();
@@ -205,7 +209,7 @@ fn without_each_grant(event: &Event, command: &Command, id: GrantId) -> Vec<Comm
                 }
             }
         }
-        (Body::GrantIssued(_), Ask::Grant(asked)) => {
+        (Body::GrantIssued(_), Ask::Grant(asked)) if asked.grant.parent.is_some() => {
             for parent in [Some(id), None] {
                 let mut other = asked.clone();
                 other.grant.parent = parent;
