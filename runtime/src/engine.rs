@@ -226,11 +226,20 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommitError`]; nothing is then on the tail that was not there before.
-    pub fn commit(
+    pub fn commit(&mut self, by: PrincipalId, command: Command, blobs: &[Vec<u8>]) -> Result<Committed, CommitError> {
+        self.commit_with(by, command, blobs, &|_| ())
+    }
+
+    /// As [`Engine::commit`], and lets `sign` put a signature on the command once it refers to its blobs.
+    ///
+    /// # Errors
+    /// As [`Engine::commit`].
+    pub fn commit_with(
         &mut self,
         by: PrincipalId,
         mut command: Command,
         blobs: &[Vec<u8>],
+        sign: &dyn Fn(&mut Command),
     ) -> Result<Committed, CommitError> {
         if self.poisoned {
             return Err(CommitError::Poisoned);
@@ -242,7 +251,10 @@ impl Engine {
             self.commit(PrincipalId::NODE, Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new()), &[])?;
         }
         let kept = self.tail_blobs.len();
-        let committed = self.keep_all(blobs, &mut command).and_then(|()| self.decide_and_seal(by, &command));
+        let committed = self.keep_all(blobs, &mut command).and_then(|()| {
+            sign(&mut command);
+            self.decide_and_seal(by, &command)
+        });
         if committed.is_err() {
             self.tail_blobs.truncate(kept);
         }

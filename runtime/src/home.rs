@@ -8,6 +8,7 @@
 //!   event-0001.key .pub .grant … event-0005
 //!   operator-<name>-0001.key .pub .grant
 //! sessions/<id>.json        the folders a run was given, by the names it knows them by
+//! system.json               the system session, and the folders of registered tools
 //! ```
 //!
 //! **Epochs.** Every 90 days another event key takes over: a new session is written in the newest epoch that has
@@ -25,6 +26,7 @@ mod folder;
 mod init;
 mod passphrase;
 mod roots;
+mod system;
 
 use std::path::{Path, PathBuf};
 
@@ -39,8 +41,9 @@ use crate::keyfile::{self, FILE_BYTES_MAX, KeyFile, Passphrase, Purpose};
 pub use error::HomeError;
 use folder::{Access, Folder};
 pub use init::{EpochWindow, InitOptions, InitReport};
-pub use passphrase::read_passphrase;
+pub use passphrase::{ask_passphrase, read_passphrase};
 pub use roots::{ROOTS_MAX, Roots};
+pub use system::SystemPlaces;
 
 /// Bytes of an origin, so that the names of its keys stay note names.
 const ORIGIN_BYTES_MAX: usize = 255;

@@ -194,6 +194,7 @@ impl fmt::Debug for Seed {
 }
 
 /// What a person types to open a sealed key. Wiped when dropped; its `Debug` says nothing.
+#[derive(PartialEq, Eq)]
 pub struct Passphrase(Zeroizing<Vec<u8>>);
 
 impl Passphrase {

@@ -3,6 +3,7 @@
 //! - [`engine::Engine`] is the writer of one session: decide → seal → apply on the pending tail, flush, and only then
 //!   publish and let effects go.
 //! - [`session::Session`] runs an agent from its genesis to its end, and goes on with one that was interrupted.
+//! - [`system::System`] is the node's own session: the tools it knows, approved by its operator.
 //! - [`sandbox`] supervises foreign programs, each in a jail of its own.
 //! - [`Home`] holds a node's keys, the place of its store and what it knows of its sessions beside the evidence.
 //!
@@ -18,6 +19,7 @@ pub mod keyfile;
 pub mod random;
 pub mod sandbox;
 pub mod session;
+pub mod system;
 mod transcripts;
 
 pub use home::{Home, HomeError, InitOptions, InitReport};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use toka_runtime::clock::{GuardedClock, SystemClock};
-use toka_runtime::home::{Home, HomeError, InitOptions, Profile, read_passphrase};
+use toka_runtime::home::{self, Home, HomeError, InitOptions, Profile, read_passphrase};
+use toka_runtime::keyfile::Passphrase;
 use toka_runtime::random::OsRandom;
 
 use super::failure::{Failure, exit};
@@ -62,9 +63,11 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
     if let Some(operator) = init.operator {
         options.operator = operator;
     }
-    if let Some(file) = &init.passphrase_file {
-        options.passphrase = Some(read_passphrase(file)?);
-    }
+    options.passphrase = match &init.passphrase_file {
+        Some(file) => Some(read_passphrase(file)?),
+        None if profile == Profile::Default && !dir.exists() => new_passphrase()?,
+        None => None,
+    };
     let report = Home::init(&options, &mut OsRandom)?;
     for warning in &report.warnings {
         talk(&format!("note: {warning}"));
@@ -102,6 +105,23 @@ pub(crate) fn run(init: Init, home: Option<PathBuf>) -> Result<u8, Failure> {
         talk("next: toka run AGENT.yaml --root project=DIR");
     }
     Ok(exit::OK)
+}
+
+/// A new passphrase, typed twice; `None` where nobody can be asked.
+fn new_passphrase() -> Result<Option<Passphrase>, Failure> {
+    let Some(first) = ask_passphrase("a passphrase for the operator's key: ")? else { return Ok(None) };
+    match ask_passphrase("the same again: ")? {
+        Some(second) if second == first => Ok(Some(first)),
+        Some(_) | None => Err(Failure::new(exit::USAGE, "the passphrases differ; nothing was made")),
+    }
+}
+
+/// Asks for a passphrase where somebody sits at a terminal.
+pub(crate) fn ask_passphrase(prompt: &str) -> Result<Option<Passphrase>, Failure> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    Ok(home::ask_passphrase(prompt)?)
 }
 
 /// Opens the node's folder.

@@ -1,5 +1,6 @@
 //! The command line: stdout is data, stderr is talk, exit codes are fixed.
 
+mod call;
 mod doctor;
 mod failure;
 mod init;
@@ -44,6 +45,9 @@ enum Verb {
     /// List, show and export sessions
     #[command(alias = "session")]
     Sessions(sessions::Sessions),
+    /// List, check, register and approve tools
+    #[command(alias = "tool")]
+    Tools(tools::Tools),
     /// Try what this machine can confine, step by step
     Doctor(doctor::Doctor),
     /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
@@ -58,13 +62,12 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 30] = [
+const LATER: [&str; 29] = [
     "daemon",
     "agents",
     "tasks",
     "messages",
     "orchestrate",
-    "tools",
     "grants",
     "approvals",
     "calls",
@@ -106,6 +109,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Demo(demo) => crate::demo::run(&demo),
         Verb::Run(run) => run::run(&run, cli.home),
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
+        Verb::Tools(tools) => tools::run(tools, cli.home),
         Verb::Doctor(doctor) => doctor::run(&doctor),
         Verb::Replay { args } => replay(args, cli.home),
         Verb::Other(words) => Err(unknown(&words)),

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use serde_json::json;
 use toka_kernel::capability::{Capability, Scope};
-use toka_kernel::ids::{CallId, SessionId, derived};
-use toka_kernel::{Body, Entry};
+use toka_kernel::ids::{CallId, Digest, SessionId, derived};
+use toka_kernel::{Body, Entry, ToolState};
 use toka_projections::Views;
-use toka_runtime::agents::{AgentSet, EndCode, FileCode, FileError};
+use toka_runtime::agents::{AgentSet, AgentSpec, EndCode, FileCode, FileError};
 use toka_runtime::clock::{ClockFault, GuardedClock, SystemClock};
 use toka_runtime::engine::{CommitError, LoadError, Parts};
-use toka_runtime::executor::Roots;
+use toka_runtime::executor::{Roots, Tool};
 use toka_runtime::home::Home;
 use toka_runtime::random::OsRandom;
 use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, root_grants};
@@ -23,6 +23,7 @@ use toka_store::{Log, OpenError, SqliteLog};
 use super::failure::{Failure, exit};
 use super::init::open_home;
 use super::print::{instant, talk};
+use super::tools::{self, Listed};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -61,21 +62,33 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
     for warning in set.warnings() {
         talk(&format!("{warning}\n  hint: {}", warning.hint));
     }
-    let spec = set.top();
+    begin_spec(run, home, &set.top())
+}
+
+/// Runs a call by itself, as an agent that makes it and no other; everything it asks for is granted.
+pub(crate) fn begin_one(home: &Home, spec: &AgentSpec, roots: Vec<(String, PathBuf)>) -> Result<Finish, Failure> {
+    let run = Run { file: None, roots, grant_requested: true, resume: None, json: false, quiet: true };
+    begin_spec(&run, home, spec)
+}
+
+fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failure> {
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
-    let grants = root_grants(&spec, now_us).map_err(failed)?;
+    let grants = root_grants(spec, now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
     consent(run, spec.name(), &grants)?;
     let key = home.event_key(now_us)?;
     let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
-    let means = means(run, open_roots(&dirs)?);
+    let listed = tools::all(home, Some(parts.log.as_ref()))?;
+    check_approved(spec, &listed)?;
+    let (means, drift) = means(run, tools::usable(listed), open_roots(&dirs)?);
     let interactive = std::io::stdin().is_terminal();
     let log = parts.log.clone();
-    let session = Session::open(parts, &node(home), &spec, &grants, interactive, means).map_err(failed)?;
+    let session = Session::open(parts, &node(home), spec, &grants, interactive, means).map_err(failed)?;
     let id = session.id();
     home.save_roots(id, &dirs)?;
     let finish = drive(session, log.as_ref());
+    quarantine(home, &log, &drift)?;
     if finish.is_err() && matches!(log.head(id), Ok(None)) {
         home.forget_roots(id)?;
     }
@@ -101,14 +114,55 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
         )
         .hint(format!("--root {missing}=DIR says which directory that is")));
     }
-    let means = means(run, open_roots(&dirs)?);
+    let usable = tools::usable(tools::all(home, Some(log.as_ref()))?);
+    let (means, drift) = means(run, usable, open_roots(&dirs)?);
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
-    drive(session, log.as_ref())
+    let finish = drive(session, log.as_ref());
+    quarantine(home, &log, &drift)?;
+    finish
+}
+
+/// What a run found of its tools: those whose files are not what was approved, by digest.
+type Drift = Arc<Mutex<BTreeMap<Digest, String>>>;
+
+/// Quarantines the tools whose files have changed since they were approved.
+fn quarantine(home: &Home, log: &Arc<dyn Log>, drift: &Drift) -> Result<(), Failure> {
+    let drift = std::mem::take(&mut *drift.lock().unwrap_or_else(PoisonError::into_inner));
+    if drift.is_empty() {
+        return Ok(());
+    }
+    let clock = GuardedClock::new(Arc::new(SystemClock));
+    let now_us = clock.now_us().map_err(clock_fault)?;
+    let mut places = home.system()?;
+    // A tool that was shipped cannot drift by itself; the node's program was exchanged, and there is nothing to approve.
+    if places.session.is_none() {
+        return Ok(());
+    }
+    let mut system = tools::open_system(home, &mut places, log.clone(), clock, now_us)?;
+    for (digest, name) in drift {
+        system.quarantine(&name, digest, None).map_err(tools::failed)?;
+        talk(&format!("tool `{name}` is quarantined: its files are not those that were approved"));
+        talk(&format!("hint: look at them; then `toka tools register` and `toka tools approve {name}`"));
+    }
+    Ok(())
+}
+
+/// Says so where the agent names a tool that is registered and not approved.
+fn check_approved(spec: &AgentSpec, listed: &[Listed]) -> Result<(), Failure> {
+    let asked = |name: &str| spec.agent().tools.iter().any(|tool| tool == name);
+    match listed.iter().find(|listed| listed.state != ToolState::Approved && asked(&listed.spec.name)) {
+        None => Ok(()),
+        Some(tool) => {
+            let name = &tool.spec.name;
+            Err(Failure::new(exit::DENIED, format!("tool `{name}` is {}, and only approved tools run", tool.state))
+                .hint(format!("look at it with `toka tools show {name}`, then `toka tools approve {name}`")))
+        }
+    }
 }
 
 /// The epoch of the event key that a session was opened with.
-fn epoch(log: &dyn Log, session: SessionId) -> Result<u32, Failure> {
+pub(crate) fn epoch(log: &dyn Log, session: SessionId) -> Result<u32, Failure> {
     Ok(genesis(log, session)?.header().key_epoch)
 }
 
@@ -239,7 +293,7 @@ fn open_roots(dirs: &BTreeMap<String, PathBuf>) -> Result<Roots, Failure> {
 }
 
 /// The store, with this process as its one writer.
-fn writer(home: &Home) -> Result<Arc<dyn Log>, Failure> {
+pub(crate) fn writer(home: &Home) -> Result<Arc<dyn Log>, Failure> {
     match SqliteLog::open(home.store_path()) {
         Ok(log) => Ok(Arc::new(log)),
         Err(error @ OpenError::Busy { .. }) => {
@@ -249,11 +303,11 @@ fn writer(home: &Home) -> Result<Arc<dyn Log>, Failure> {
     }
 }
 
-fn clock_fault(fault: ClockFault) -> Failure {
+pub(crate) fn clock_fault(fault: ClockFault) -> Failure {
     Failure::new(fault.exit_code(), fault.to_string()).hint(fault.hint())
 }
 
-fn node(home: &Home) -> Node {
+pub(crate) fn node(home: &Home) -> Node {
     Node {
         origin: home.origin().to_owned(),
         root_key: home.root().key().id(),
@@ -263,20 +317,49 @@ fn node(home: &Home) -> Node {
     }
 }
 
-fn means(run: &Run, roots: Roots) -> Means {
+fn means(run: &Run, tools: Vec<Tool>, roots: Roots) -> (Means, Drift) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet });
-    Means { tools: super::tools::known(), launcher: super::tools::launcher(), roots, threads, watch }
+    let drift = Drift::default();
+    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet, drift: drift.clone(), called: Mutex::default() });
+    (Means { tools, launcher: tools::launcher(), roots, threads, watch }, drift)
 }
 
 /// Prints entries as they become durable.
 struct Printer {
     json: bool,
     quiet: bool,
+    drift: Drift,
+    /// Which tool each open call is of.
+    called: Mutex<BTreeMap<CallId, (Digest, String)>>,
 }
+
+impl Printer {
+    /// Notes a call that found its tool changed.
+    fn note_drift(&self, entry: &Entry) {
+        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+        match entry.event().map(|event| &event.body) {
+            Ok(Body::CallAdmitted(admitted)) => {
+                let call = CallId(derived(entry.session(), entry.header().seq, 0));
+                called.insert(call, (admitted.digest, admitted.tool.clone()));
+            }
+            Ok(Body::CallFinished(finished)) => {
+                if let Some((digest, name)) = called.remove(&finished.call)
+                    && finished.outcome.kind == PIN_MISMATCH
+                {
+                    self.drift.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, name);
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// The outcome of a call whose tool is not the one that was approved.
+const PIN_MISMATCH: u8 = 15;
 
 impl Watch for Printer {
     fn entry(&self, entry: &Entry, views: &Views) {
+        self.note_drift(entry);
         let Some(moment) = views.timeline.iter().next_back() else { return };
         if self.json {
             let document = json!({
@@ -375,7 +458,7 @@ fn failed(error: RunError) -> Failure {
     Failure::new(code, error.to_string())
 }
 
-fn named_root(text: &str) -> Result<(String, PathBuf), String> {
+pub(crate) fn named_root(text: &str) -> Result<(String, PathBuf), String> {
     let (name, dir) = text.split_once('=').ok_or("write NAME=DIR")?;
     if !toka_kernel::capability::is_name_seg(name) {
         return Err(format!("`{name}` is no root name: lower-case letters, digits, `-` and `_`, at most 32"));

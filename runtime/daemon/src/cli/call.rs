@@ -1,0 +1,175 @@
+//! `toka tools call`: one call of one tool, in a session of its own.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+use toka_kernel::body::v1::CallFinished;
+use toka_kernel::ids::SessionId;
+use toka_kernel::tool::ToolSpec;
+use toka_kernel::{Ask, Body, Code, Entry, Event};
+use toka_projections::outcome_word;
+use toka_runtime::Home;
+use toka_runtime::agents::AgentSet;
+use toka_store::{ReadLog, SqliteReader};
+
+use super::failure::{Failure, exit};
+use super::init::open_home;
+use super::print::talk;
+use super::{run, tools};
+
+pub(crate) fn one(
+    home: Option<PathBuf>,
+    name: &str,
+    args: &[String],
+    roots: Vec<(String, PathBuf)>,
+    as_json: bool,
+) -> Result<u8, Failure> {
+    let home = open_home(home)?;
+    let spec = {
+        let store = home.store_path().exists().then(|| run::writer(&home)).transpose()?;
+        let listed = tools::all(&home, store.as_deref())?;
+        let names: Vec<String> = listed.iter().map(|tool| tool.spec.name.clone()).collect();
+        let found = listed.into_iter().find(|tool| tool.spec.name == name);
+        found.ok_or_else(|| tools::unknown(name, names.iter().map(String::as_str)))?.spec
+    };
+    let arguments = arguments(args)?;
+    let agent = agent(&spec, &arguments);
+    let files = BTreeMap::from([("call.yaml".to_owned(), agent.into_bytes())]);
+    let set = AgentSet::from_files("call.yaml", &files).map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        Failure::new(exit::USAGE, format!("these arguments cannot be asked for: {first}"))
+    })?;
+    let finish = run::begin_one(&home, &set.top(), roots)?;
+    tell(&home, finish.session, as_json)
+}
+
+/// `NAME=VALUE` as an object; a value that is JSON is taken as such, any other as text.
+fn arguments(args: &[String]) -> Result<Map<String, Value>, Failure> {
+    let mut arguments = Map::new();
+    for arg in args {
+        let (name, value) = arg
+            .split_once('=')
+            .ok_or_else(|| Failure::new(exit::USAGE, format!("`{arg}` is no argument")).hint("write NAME=VALUE"))?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+        if arguments.insert(name.to_owned(), value).is_some() {
+            return Err(Failure::new(exit::USAGE, format!("the argument `{name}` is given twice")));
+        }
+    }
+    Ok(arguments)
+}
+
+/// An agent file whose only step is the call. It asks for the tool and for what the call needs.
+fn agent(spec: &ToolSpec, arguments: &Map<String, Value>) -> String {
+    let given = |pointer: &str| arguments.get(pointer.trim_start_matches('/'));
+    let mut capabilities = vec![format!("tool:{}", spec.name)];
+    for need in &spec.needs {
+        if need.when.as_deref().is_some_and(|when| given(when) != Some(&Value::Bool(true))) {
+            continue;
+        }
+        let mut text = need.text.clone();
+        for fact in &spec.facts {
+            if let Some(Value::String(value)) = given(&fact.pointer) {
+                text = text.replace(&format!("{{{}}}", fact.pointer), value);
+            }
+        }
+        // A hole that no argument fills belongs to a need that the call does not have.
+        if !text.contains('{') {
+            capabilities.push(text);
+        }
+    }
+    json!({
+        "apiVersion": "toka/v1", "kind": "Agent", "metadata": { "name": "one-call", "version": "1.0.0" },
+        "spec": {
+            "tools": [spec.name], "capabilities": capabilities,
+            "program": { "script": { "steps": [
+                { "id": "call", "call": { "tool": spec.name, "args": arguments } },
+            ] } },
+        },
+    })
+    .to_string()
+}
+
+/// Says what came of the call: its result on stdout, everything else on stderr.
+fn tell(home: &Home, session: SessionId, as_json: bool) -> Result<u8, Failure> {
+    let store =
+        SqliteReader::open(home.store_path()).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?;
+    for row in store.read(session, 0) {
+        let row = row?;
+        let entry =
+            toka_kernel::Entry::read(&row.bytes).map_err(|fault| Failure::new(exit::UNREADABLE, fault.to_string()))?;
+        let Ok(event) = entry.event() else { continue };
+        if let Body::CallFinished(finished) = &event.body {
+            return tell_outcome(&store, &entry, event, finished, as_json);
+        }
+        if let Body::Refused(refused, ask) = &event.body
+            && let Ask::Call(_) = **ask
+        {
+            let code = Code::from_number(refused.code).map_or("?", Code::name);
+            let need = refused.need.as_ref().map(|need| format!(", it would need {need}")).unwrap_or_default();
+            return Err(Failure::new(exit::DENIED, format!("the call was refused: {code}{need}")));
+        }
+    }
+    Err(Failure::new(exit::FAILURE, "the call did not come to an end"))
+}
+
+fn tell_outcome(
+    store: &dyn ReadLog,
+    entry: &Entry,
+    event: &Event,
+    finished: &CallFinished,
+    as_json: bool,
+) -> Result<u8, Failure> {
+    let session = entry.session();
+    let blob = |index: Option<u16>| -> Result<Option<Vec<u8>>, Failure> {
+        let reference = index.and_then(|index| event.blobs.get(usize::from(index)));
+        let Some(reference) = reference else { return Ok(None) };
+        Ok(store.blob(session, reference.commitment)?.map(|blob| blob.bytes))
+    };
+    let parsed = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let (result, record) = (parsed(blob(finished.result)?), parsed(blob(finished.record)?));
+    let (word, number) = (outcome_word(&finished.outcome), finished.outcome.number);
+    if let Some(stderr) = blob(finished.stderr)? {
+        talk(printable(&stderr).trim_end());
+    }
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let document = json!({
+            "schema": "toka/call/1", "session": session.to_string(), "outcome": word, "number": number,
+            "result": result, "record": record,
+        });
+        writeln!(out, "{document}")?;
+    } else {
+        match &result {
+            Some(Value::String(text)) => writeln!(out, "{text}")?,
+            Some(other) => writeln!(out, "{other:#}")?,
+            None => {}
+        }
+    }
+    if finished.outcome.kind == SUCCEEDED {
+        return Ok(exit::OK);
+    }
+    let detail = record.as_ref().and_then(|record| record["detail"].as_str());
+    let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    let number = number.map(|number| format!(" ({number})")).unwrap_or_default();
+    let code = if finished.outcome.kind == SANDBOX_UNAVAILABLE { exit::SANDBOX } else { exit::FAILURE };
+    Err(Failure::new(code, format!("the call ended as {word}{number}{detail}"))
+        .hint(format!("toka sessions show {} tells what happened", session.short())))
+}
+
+/// Kinds of outcomes of `docs/FORMAT.md`.
+const SUCCEEDED: u8 = 1;
+const SANDBOX_UNAVAILABLE: u8 = 12;
+
+/// Text of a program as a terminal may be shown it: whatever could command the terminal is escaped.
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars()
+        .flat_map(|c| {
+            let plain = !c.is_control() || c == '\n' || c == '\t';
+            let escaped = (!plain).then(|| c.escape_default());
+            plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
+        })
+        .collect()
+}
