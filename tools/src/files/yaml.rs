@@ -115,7 +115,7 @@ impl<'s> Builder<'_, 's> {
             match sign {
                 Sign::End => break,
                 Sign::Document if started => {
-                    let hint = format!("put each {} into a file of its own", self.problems.format.noun);
+                    let hint = format!("put each {} into a file of its own", self.problems.format.kind.to_lowercase());
                     self.report(place(&span.start), FileCode::Documents, "a second document begins here", hint);
                     return None;
                 }
