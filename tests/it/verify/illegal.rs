@@ -214,7 +214,9 @@ fn a_genesis_has_its_own_rules() {
         assert_eq!((report.exit(), report.findings[0].seq), (3, Some(0)));
     }
     for (wrong, report) in [
-        ("class", genesis(|_, body| body.class = 1)),
+        ("class", genesis(|_, body| body.class = 3)),
+        ("open.under", genesis(|_, body| body.open.under = Some(Default::default()))),
+        ("open.body", genesis(|_, body| body.open.body.0.push(0))),
         ("interval", genesis(|_, body| body.interval = 7)),
         ("grants", genesis(|_, body| body.grants[0].cap.exp_us = None)),
         ("opener", genesis(|_, body| body.opener = PrincipalId([9; 32]))),
