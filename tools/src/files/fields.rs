@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use toka_kernel::capability::{Capability, NamePat, is_exact_name, is_name_seg};
+use toka_kernel::capability::{Capability, NamePat, Scope, is_exact_name, is_name_seg};
 use toka_kernel::limits::{CAPABILITY_BYTES_MAX, NAME_SEG_BYTES_MAX, NAME_SEGS_MAX, SCALAR_BYTES_MAX};
 
 use super::problem::{FileCode, Problems, clean, is_hostile, listed, nearest, quote, suggestion};
@@ -234,6 +234,13 @@ impl Problems<'_> {
     pub fn capability(&mut self, node: &Node, what: &str) -> Option<(String, Capability)> {
         let text = self.text(node, what)?;
         match Capability::parse(text) {
+            // Nothing that an agent can ask would use it.
+            Ok(Capability { scope: Scope::Admin(_), .. }) => {
+                let message = format!("{} in `{what}`: an agent has no administrative rights", quote(text));
+                let hint = "leave it out; people and programs are granted such rights";
+                self.report_inside(node, 0, FileCode::BadCapability, message, hint);
+                None
+            }
             Ok(capability) => {
                 let canonical = capability.to_string();
                 if canonical.len() > CAPABILITY_BYTES_MAX {
