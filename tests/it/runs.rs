@@ -154,7 +154,7 @@ apiVersion: toka/v1
 kind: Agent
 metadata: { name: parent, version: 1.0.0 }
 spec:
-  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=400", "agent:group?live=4" ]
+  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader?calls=1000", "agent:child?live=400", "agent:group?live=4" ]
   program:
     script:
       steps:
@@ -169,7 +169,7 @@ kind: Agent
 metadata: { name: group, version: 1.0.0 }
 spec:
   tools: [ file-lister ]
-  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=90" ]
+  capabilities: [ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader?calls=1000", "agent:child?live=90" ]
   program:
     script:
       steps:
@@ -193,7 +193,8 @@ fn a_child_that_may_not_start_is_ended_and_its_parent_goes_on() {
         std::fs::write(dir.path().join(format!("many/{number:03}")), "").expect("file");
     }
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
-    let all = r#"[ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader", "agent:child?live=90" ]"#;
+    let all =
+        r#"[ "fs:project/**#list,read", "tool:file-lister", "tool:file-reader?calls=1000", "agent:child?live=90" ]"#;
     let crowd = CROWD.replace("ALL", all);
     let (finish, seen) =
         run(&log, dir.path(), &spec(&[("parent.yaml", &crowd), ("group.yaml", GROUP), ("child.yaml", CHILD)]));

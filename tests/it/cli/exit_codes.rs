@@ -61,7 +61,7 @@ fn exit_8_is_what_cannot_be_read() {
 
 #[test]
 fn exit_9_is_code_that_cannot_be_confined() {
-    Desk::with_node().run(&reader(GUIDE).replace("file-reader", "validate-dates")).expect(9);
+    Desk::with_node().run(&reader("{ id: py, code: { type: python, source: \"print(1)\" } }")).expect(9);
 }
 
 /// Everything that prints.
@@ -133,10 +133,10 @@ fn a_verb_of_a_later_version_is_told_from_one_that_is_none() {
     hint: `toka --help` lists what is
     --- exit 2
     ");
-    transcript!(desk.toka(&["tool", "list"]), @r"
-    $ toka tool list
+    transcript!(desk.toka(&["grant", "list"]), @r"
+    $ toka grant list
     --- stderr
-    error: `toka tool` is not built in this version
+    error: `toka grant` is not built in this version
     hint: `toka --help` lists what is
     --- exit 2
     ");
@@ -187,6 +187,8 @@ fn the_help_names_every_verb() {
       demo      Show the whole thing in a few seconds, on a sample project, with no key and no network
       run       Run an agent file in a new session, or go on with one that was interrupted
       sessions  List, show and export sessions
+      tools     List, check, register and approve tools
+      doctor    Try what this machine can confine, step by step
       replay    Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
       help      Print this message or the help of the given subcommand(s)
 

@@ -71,7 +71,7 @@ fn agent(spec: &ToolSpec, arguments: &Map<String, Value>) -> String {
         let mut text = need.text.clone();
         for fact in &spec.facts {
             if let Some(Value::String(value)) = given(&fact.pointer) {
-                text = text.replace(&format!("{{{}}}", fact.pointer), value);
+                text = text.replace(&format!("{{{}}}", fact.pointer), &in_scope(value));
             }
         }
         // A hole that no argument fills belongs to a need that the call does not have.
@@ -89,6 +89,15 @@ fn agent(spec: &ToolSpec, arguments: &Map<String, Value>) -> String {
         },
     })
     .to_string()
+}
+
+/// An argument as a capability names it: `root:relative` is `root/relative` there.
+fn in_scope(value: &str) -> String {
+    match value.split_once(':') {
+        Some((root, "")) => root.to_owned(),
+        Some((root, relative)) => format!("{root}/{relative}"),
+        None => value.to_owned(),
+    }
 }
 
 /// Says what came of the call: its result on stdout, everything else on stderr.

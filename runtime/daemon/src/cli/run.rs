@@ -433,11 +433,8 @@ fn refuse_file(errors: &[FileError]) -> Failure {
 }
 
 fn sandbox_missing(what: &str) -> Failure {
-    Failure::new(
-        exit::SANDBOX,
-        format!("{what}, and this version cannot confine foreign code; it is not run unconfined"),
-    )
-    .hint("this version runs the native tools file-reader, file-lister and file-writer")
+    Failure::new(exit::SANDBOX, format!("{what}, and this version runs registered tools only"))
+        .hint("make a tool of it: docs/TOOLS.md")
 }
 
 fn failed(error: RunError) -> Failure {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toka_kernel::ids::{PrincipalId, SessionId};
-use toka_kernel::{Body, Entry, State};
+use toka_kernel::{Body, CLASS_SYSTEM, Entry, State};
 use toka_projections::{AgentRow, Views};
 use toka_store::bundle::WriteError;
 use toka_store::{MemoryLog, ReadLog, SqliteReader};
@@ -69,6 +69,7 @@ struct Folded {
     opener: PrincipalId,
     opened_us: u64,
     closed: bool,
+    is_system: bool,
     entries: u64,
     views: Views,
 }
@@ -81,6 +82,7 @@ impl Folded {
             opener: PrincipalId::NODE,
             opened_us: 0,
             closed: false,
+            is_system: false,
             entries: 0,
             views: Views::default(),
         };
@@ -95,6 +97,7 @@ impl Folded {
             let effects = state.apply(&entry).map_err(|illegal| damaged(illegal.to_string()))?;
             if let Ok(Body::SessionOpened(genesis)) = entry.event().map(|event| &event.body) {
                 folded.opener = genesis.opener;
+                folded.is_system = genesis.class == CLASS_SYSTEM;
                 folded.opened_us = entry.header().time_us;
             }
             folded.entries += 1;
@@ -109,6 +112,9 @@ impl Folded {
     }
 
     fn status(&self) -> &'static str {
+        if self.is_system {
+            return "system";
+        }
         match (self.closed, self.top().and_then(|top| top.ended)) {
             (true, Some((1, _))) => "completed",
             (true, _) => "failed",

@@ -180,7 +180,11 @@ pub(crate) fn holding(content: &[u8]) -> OwnedFd {
 /// The launcher in a sealed memfd, made once.
 pub(crate) fn launcher() -> &'static OwnedFd {
     static LAUNCHER: OnceLock<OwnedFd> = OnceLock::new();
-    LAUNCHER.get_or_init(|| holding(&std::fs::read(env!("CARGO_BIN_EXE_toka-jail")).expect("the launcher is built")))
+    LAUNCHER.get_or_init(|| {
+        let image = holding(&std::fs::read(env!("CARGO_BIN_EXE_toka-jail")).expect("the launcher is built"));
+        // Above the numbers of the inputs, or mapping those in the child would hide it before it is executed.
+        rustix::io::fcntl_dupfd_cloexec(image, 600).expect("a number")
+    })
 }
 
 /// A launcher at work.
