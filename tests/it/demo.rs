@@ -24,8 +24,15 @@ fn the_demo_finds_what_was_planted_and_every_attack() {
     ran.expect(0);
     let numbers: Value = serde_json::from_str(&ran.out).expect("one JSON document");
     let told = |name: &str| numbers[name].as_u64().unwrap_or_else(|| panic!("{name} in {numbers}"));
-    let promised =
-        [("planted", 2), ("found", 2), ("refused", 1), ("repeated", 0), ("attacks", 5), ("attacks_found", 5)];
+    let promised = [
+        ("planted", 4),
+        ("found", 4),
+        ("refused", 1),
+        ("stopped", 1),
+        ("repeated", 0),
+        ("attacks", 5),
+        ("attacks_found", 5),
+    ];
     for (name, number) in promised {
         assert_eq!(told(name), number, "{name} in {numbers}");
     }
@@ -41,8 +48,9 @@ fn the_demo_keeps_its_files_when_asked_to() {
     let desk = Desk::empty();
     let ran = demo(&desk, &["--keep", "kept"]);
     ran.expect(0);
-    let summary = ran.out.lines().find(|line| line.contains("of 2 faults found")).expect("a summary");
-    let promised = "2 of 2 faults found, 1 request refused, 0 finished calls repeated, 5 of 5 attacks found; ";
+    let summary = ran.out.lines().find(|line| line.contains("of 4 faults found")).expect("a summary");
+    let promised = "4 of 4 faults found, 1 request refused, 1 program stopped by its jail, 0 finished calls repeated, \
+                    5 of 5 attacks found; ";
     assert!(summary.starts_with(promised), "{summary}");
     assert_eq!(left_behind(&desk), 0);
 

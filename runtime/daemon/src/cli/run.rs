@@ -81,14 +81,14 @@ fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failur
     let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
     let listed = tools::all(home, Some(parts.log.as_ref()))?;
     check_approved(spec, &listed)?;
-    let (means, drift) = means(run, tools::usable(listed), open_roots(&dirs)?);
+    let (means, notes) = means(run, tools::usable(listed), open_roots(&dirs)?);
     let interactive = std::io::stdin().is_terminal();
     let log = parts.log.clone();
     let session = Session::open(parts, &node(home), spec, &grants, interactive, means).map_err(failed)?;
     let id = session.id();
     home.save_roots(id, &dirs)?;
     let finish = drive(session, log.as_ref());
-    quarantine(home, &log, &drift)?;
+    let finish = settle(home, &log, &notes, finish);
     if finish.is_err() && matches!(log.head(id), Ok(None)) {
         home.forget_roots(id)?;
     }
@@ -115,20 +115,42 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
         .hint(format!("--root {missing}=DIR says which directory that is")));
     }
     let usable = tools::usable(tools::all(home, Some(log.as_ref()))?);
-    let (means, drift) = means(run, usable, open_roots(&dirs)?);
+    let (means, notes) = means(run, usable, open_roots(&dirs)?);
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
     let finish = drive(session, log.as_ref());
-    quarantine(home, &log, &drift)?;
-    finish
+    settle(home, &log, &notes, finish)
 }
 
-/// What a run found of its tools: those whose files are not what was approved, by digest.
-type Drift = Arc<Mutex<BTreeMap<Digest, String>>>;
+/// What a run found out about its tools.
+#[derive(Debug, Default)]
+struct Noted {
+    /// Those whose files are not what was approved, by digest.
+    drift: BTreeMap<Digest, String>,
+    /// The step at which a jail could not be made.
+    unavailable: Option<String>,
+    /// Which tool each open call is of.
+    called: BTreeMap<CallId, (Digest, String)>,
+}
+
+type Notes = Arc<Mutex<Noted>>;
+
+/// Ends a run: quarantines what has drifted, and says so where a jail could not be made.
+fn settle(home: &Home, log: &Arc<dyn Log>, notes: &Notes, finish: Result<Finish, Failure>) -> Result<Finish, Failure> {
+    let noted = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
+    quarantine(home, log, noted.drift)?;
+    match (noted.unavailable, &finish) {
+        (Some(step), Ok(finish)) if !finish.completed => {
+            let what = format!("session {}: a tool was not run: the jail failed at `{step}`", finish.session.short());
+            Err(Failure::new(exit::SANDBOX, what)
+                .hint("`toka doctor` tells what this machine can confine, and the fix"))
+        }
+        _ => finish,
+    }
+}
 
 /// Quarantines the tools whose files have changed since they were approved.
-fn quarantine(home: &Home, log: &Arc<dyn Log>, drift: &Drift) -> Result<(), Failure> {
-    let drift = std::mem::take(&mut *drift.lock().unwrap_or_else(PoisonError::into_inner));
+fn quarantine(home: &Home, log: &Arc<dyn Log>, drift: BTreeMap<Digest, String>) -> Result<(), Failure> {
     if drift.is_empty() {
         return Ok(());
     }
@@ -317,36 +339,35 @@ pub(crate) fn node(home: &Home) -> Node {
     }
 }
 
-fn means(run: &Run, tools: Vec<Tool>, roots: Roots) -> (Means, Drift) {
+fn means(run: &Run, tools: Vec<Tool>, roots: Roots) -> (Means, Notes) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let drift = Drift::default();
-    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet, drift: drift.clone(), called: Mutex::default() });
-    (Means { tools, launcher: tools::launcher(), roots, threads, watch }, drift)
+    let notes = Notes::default();
+    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet, notes: notes.clone() });
+    (Means { tools, launcher: tools::launcher(), roots, threads, watch }, notes)
 }
 
 /// Prints entries as they become durable.
 struct Printer {
     json: bool,
     quiet: bool,
-    drift: Drift,
-    /// Which tool each open call is of.
-    called: Mutex<BTreeMap<CallId, (Digest, String)>>,
+    notes: Notes,
 }
 
 impl Printer {
-    /// Notes a call that found its tool changed.
-    fn note_drift(&self, entry: &Entry) {
-        let mut called = self.called.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Notes what a call found out about its tool.
+    fn note(&self, entry: &Entry) {
+        let mut noted = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match entry.event().map(|event| &event.body) {
             Ok(Body::CallAdmitted(admitted)) => {
                 let call = CallId(derived(entry.session(), entry.header().seq, 0));
-                called.insert(call, (admitted.digest, admitted.tool.clone()));
+                noted.called.insert(call, (admitted.digest, admitted.tool.clone()));
             }
             Ok(Body::CallFinished(finished)) => {
-                if let Some((digest, name)) = called.remove(&finished.call)
-                    && finished.outcome.kind == PIN_MISMATCH
-                {
-                    self.drift.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, name);
+                let Some((digest, name)) = noted.called.remove(&finished.call) else { return };
+                match finished.outcome.kind {
+                    PIN_MISMATCH => drop(noted.drift.insert(digest, name)),
+                    SANDBOX_UNAVAILABLE => noted.unavailable.clone_from(&finished.outcome.symbol),
+                    _ => {}
                 }
             }
             Ok(_) | Err(_) => {}
@@ -354,12 +375,13 @@ impl Printer {
     }
 }
 
-/// The outcome of a call whose tool is not the one that was approved.
+/// Outcomes of `docs/FORMAT.md`: the tool is not the one that was approved; the jail could not be made.
 const PIN_MISMATCH: u8 = 15;
+const SANDBOX_UNAVAILABLE: u8 = 12;
 
 impl Watch for Printer {
     fn entry(&self, entry: &Entry, views: &Views) {
-        self.note_drift(entry);
+        self.note(entry);
         let Some(moment) = views.timeline.iter().next_back() else { return };
         if self.json {
             let document = json!({

@@ -16,7 +16,7 @@ use toka_runtime::clock::{GuardedClock, SystemClock};
 use toka_runtime::home::Home;
 
 use crate::cli::{Failure, exit};
-use sample::{BEYOND, PLANTED};
+use sample::{BEYOND, PLANTED, STOPPED};
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
@@ -36,6 +36,7 @@ const KILL_AFTER: usize = 25;
 struct Measured {
     found: usize,
     refused: usize,
+    stopped: usize,
     killed_at: u64,
     repeated: usize,
     rerun: usize,
@@ -51,6 +52,7 @@ impl Measured {
         let expected = [
             ("faults found", self.found, PLANTED.len()),
             ("requests refused", self.refused, 1),
+            ("programs stopped by their jail", self.stopped, 1),
             ("calls repeated", self.repeated, 0),
             ("logs verified", usize::from(self.verified), 1),
             ("attacks made", self.attacks, 5),
@@ -63,6 +65,7 @@ impl Measured {
     fn json(&self, seconds: f64) -> Value {
         json!({
             "schema": "toka/demo/1", "planted": PLANTED.len(), "found": self.found, "refused": self.refused,
+            "stopped": self.stopped,
             "killed_at": self.killed_at, "repeated": self.repeated, "rerun": self.rerun, "entries": self.entries,
             "verified": self.verified, "attacks": self.attacks, "attacks_found": self.attacks_found,
             "seconds": seconds,
@@ -119,7 +122,7 @@ impl Stage {
         measured.repeated = resumed.started.intersection(&interrupted.finished).count();
         measured.rerun = resumed.started.intersection(&interrupted.admitted).count() - measured.repeated;
         let session = resumed.session.clone();
-        measured.refused = self.tell_findings(&session, &mut measured.found)?;
+        self.tell_findings(&session, &mut measured)?;
         measured.entries = self.prove(&session, &mut measured.verified)?;
         self.attack(&mut measured)?;
         Ok(measured)
@@ -127,13 +130,17 @@ impl Stage {
 
     fn set_up(&self) -> Result<(), Failure> {
         self.say("Toka runs AI agents so that what they may do is bounded and what they did can be proved.\n");
-        self.chapter("A project with two planted faults, and a node with keys of its own");
-        sample::write(&self.dir.join("project"), &self.dir.join("agents"))?;
+        self.chapter("A project with four planted faults, and a node with keys of its own");
+        let tools = self.dir.join("tools");
+        sample::write(&self.dir.join("project"), &self.dir.join("agents"), &tools)?;
         let home = self.dir.join("home");
         self.toka(&["init", "--profile", "testing", "--json", "--dir", &text(&home)])?.expect(exit::OK)?;
         for fault in PLANTED {
             self.note(&format!("planted: {} ({})", fault.what, fault.path));
         }
+        let manifest = text(&tools.join(sample::TOOL));
+        self.toka(&["tools", "register", &manifest, "--approve", "--json"])?.expect(exit::OK)?;
+        self.note("approved by the operator: line-counter, a Python program that tries more than it says");
         Ok(())
     }
 
@@ -189,10 +196,10 @@ impl Stage {
         Ok(Seen { session: interrupted.session.clone(), ..seen })
     }
 
-    fn tell_findings(&self, session: &str, found: &mut usize) -> Result<usize, Failure> {
+    fn tell_findings(&self, session: &str, measured: &mut Measured) -> Result<(), Failure> {
         self.chapter("What the agents found, and what they were refused");
         let findings = sample::found(&self.dir.join("project"));
-        *found = findings.len();
+        measured.found = findings.len();
         for fault in &findings {
             self.note(&format!("found: {} ({})", fault.what, fault.path));
         }
@@ -201,17 +208,22 @@ impl Stage {
         let shown: Value = parse(&shown.out)?;
         let moments = shown["timeline"].as_array().cloned().unwrap_or_default();
         let refused: Vec<&Value> = moments.iter().filter(|moment| moment["kind"] == "Refused").collect();
-        let mut explained = 0;
         for moment in refused {
             let what = moment["what"].as_str().unwrap_or_default();
             self.note(&format!("refused: {} asked for {what}", moment["who"].as_str().unwrap_or_default()));
-            explained += usize::from(what.contains(BEYOND));
+            measured.refused += usize::from(what.contains(BEYOND));
         }
         let held = shown["grants"].as_array().cloned().unwrap_or_default();
         let held = held.iter().filter(|grant| grant["holder"] == "drift-checker");
         let held: Vec<&str> = held.filter_map(|grant| grant["capability"].as_str()?.split('?').next()).collect();
         self.note(&format!("it holds: {}", held.join(", ")));
-        Ok(explained)
+        let is_stopped = |moment: &&Value| moment["kind"] == "CallFinished" && moment["what"] == STOPPED;
+        measured.stopped = moments.iter().filter(is_stopped).count();
+        self.note(match measured.stopped {
+            1 => "stopped by its jail: line-counter found neither the secret nor a network, and its call says that it failed",
+            _ => "NOT STOPPED: line-counter",
+        });
+        Ok(())
     }
 
     /// Exports the session and verifies it in a fresh process, with nothing but the file and the root's public key.
@@ -257,10 +269,12 @@ impl Stage {
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
-            "\n{} of {} faults found, {} request refused, {} finished calls repeated, {} of {} attacks found; {} entries, {seconds:.1} s",
+            "\n{} of {} faults found, {} request refused, {} program stopped by its jail, {} finished calls repeated, \
+             {} of {} attacks found; {} entries, {seconds:.1} s",
             measured.found,
             PLANTED.len(),
             measured.refused,
+            measured.stopped,
             measured.repeated,
             measured.attacks_found,
             measured.attacks,

@@ -1,4 +1,4 @@
-//! The sample project of the demo: a small release tree with two planted faults and a secret nobody is granted.
+//! The sample project of the demo: a small release tree with four planted faults and a secret nobody is granted.
 
 use std::fs;
 use std::io;
@@ -12,25 +12,37 @@ const AGENT_FILES: [(&str, &str); 2] = [
     ("drift-checker.yaml", include_str!("sample/drift-checker.yaml")),
 ];
 
+const TOOL_FILES: [(&str, &str); 2] = [
+    (TOOL, include_str!("sample/line-counter.tool.yaml")),
+    ("line_counter.py", include_str!("sample/line_counter.py")),
+];
+
+/// The manifest of the tool that tries more than it was given.
+pub(super) const TOOL: &str = "line-counter.tool.yaml";
+/// What the log says of that tool: it exits with 13 if everything it tried was stopped.
+pub(super) const STOPPED: &str = "line-counter failed (13)";
+
 /// A fault that is put into the tree, and the file in which the agents must say so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planted {
     /// For people.
     pub(super) what: &'static str,
-    /// The faulty file, as the agents name it.
+    /// The faulty file, as the tool that finds it names it.
     pub(super) path: &'static str,
     /// Where the finding must stand, below the project.
     pub(super) finding: &'static str,
 }
 
 /// Every planted fault.
-pub(super) const PLANTED: [Planted; 2] = [
+pub(super) const PLANTED: [Planted; 4] = [
     Planted { what: "a document without content", path: "project:docs/limits.md", finding: "audit/empty.txt" },
     Planted {
         what: "deployed settings that drifted",
         path: "project:deploy/settings.toml",
         finding: "audit/drift.txt",
     },
+    Planted { what: "a date in the future", path: "chapters/07.md", finding: "audit/dates.txt" },
+    Planted { what: "a link that leads nowhere", path: "chapters/23.md", finding: "audit/links.txt" },
 ];
 
 /// What the child asks for beyond its grant.
@@ -40,7 +52,7 @@ pub(super) const BEYOND: &str = "fs:project/secrets/token.txt#read";
 const DOCUMENTS: usize = 40;
 
 /// Writes the project and the agent files.
-pub(super) fn write(project: &Path, agents: &Path) -> io::Result<()> {
+pub(super) fn write(project: &Path, agents: &Path, tools: &Path) -> io::Result<()> {
     for folder in ["docs/chapters", "deploy", "secrets", "audit"] {
         fs::create_dir_all(project.join(folder))?;
     }
@@ -51,9 +63,17 @@ pub(super) fn write(project: &Path, agents: &Path) -> io::Result<()> {
     fs::write(project.join("secrets/token.txt"), "not for agents\n")?;
     fs::write(project.join("docs/limits.md"), "")?;
     for chapter in 1..=DOCUMENTS {
-        let text = format!("# Chapter {chapter}\n\nWhat a release needs, part {chapter} of {DOCUMENTS}.\n");
+        let more = match chapter {
+            7 => "Reviewed on 2999-12-31.\n",
+            23 => "See [the plan](plan.md).\n",
+            24 => "See [the chapter before](23.md).\n",
+            _ => "",
+        };
+        let text = format!("# Chapter {chapter}\n\nWhat a release needs, part {chapter} of {DOCUMENTS}.\n{more}");
         fs::write(project.join(format!("docs/chapters/{chapter:02}.md")), text)?;
     }
+    fs::create_dir_all(tools)?;
+    TOOL_FILES.iter().try_for_each(|(name, text)| fs::write(tools.join(name), text))?;
     fs::create_dir_all(agents)?;
     AGENT_FILES.iter().try_for_each(|(name, text)| fs::write(agents.join(name), text))
 }
