@@ -12,6 +12,7 @@ mod replay;
 mod run;
 mod secrets;
 mod sessions;
+mod tools;
 
 use std::fs;
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,34 @@
+//! The program `toka` and its sisters: one program of many names.
+//!
+//! [`run`] is `toka` and `toka-cli`; called `toka-jail`, it is the launcher. [`not_built`] is every name whose work
+//! this version does not do.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod demo;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Does what the arguments ask, the name of the program first, and returns the exit code of docs/OPERATING.md. Called
+/// as `toka-jail`, it becomes the launcher and does not return.
+pub fn run(mut args: impl Iterator<Item = OsString>) -> ExitCode {
+    let name = args.next().map(PathBuf::from).unwrap_or_default();
+    // Before anything opens a file or starts a thread: the launcher has to be alone in its process.
+    if name.file_name().is_some_and(|name| name == "toka-jail") {
+        toka_jail::enter(args);
+    }
+    ExitCode::from(cli::run(std::iter::once(name.into_os_string()).chain(args).collect()))
+}
+
+/// Says that a program is not built in this version, and ends with 2.
+pub fn not_built(program: &str) -> ExitCode {
+    use std::io::Write;
+    // Nobody reads on: the exit code says it too.
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: `{program}` is not built in this version\nhint: `toka --help` lists what is"
+    );
+    ExitCode::from(2)
+}

@@ -1,0 +1,163 @@
+//! `toka tools`: from a manifest to a call, and what stands in between.
+
+use super::{Desk, transcript};
+
+const COUNTER: &str = "\
+apiVersion: toka/v1
+kind: Tool
+metadata: { name: counter, version: 1.0.0, description: Counts the bytes of a file. }
+spec:
+  run: { kind: python, path: counter.py }
+  params:
+    - { name: path, type: path, required: true, access: [read] }
+  outputs: { result: json }
+  effect: read
+";
+
+const SCRIPT: &str = "\
+import json, sys
+path = json.load(sys.stdin)['path']
+print(json.dumps({'bytes': len(open(path, 'rb').read())}))
+";
+
+/// A node, a project, and a tool that nobody has registered.
+fn desk() -> Desk {
+    let desk = Desk::with_node();
+    desk.write("tools/counter.tool.yaml", COUNTER);
+    desk.write("tools/counter.py", SCRIPT);
+    desk
+}
+
+const CALL: [&str; 6] = ["tools", "call", "counter", "path=project:docs/guide.md", "--root", "project=project"];
+
+#[test]
+fn a_tool_of_ones_own_is_registered_approved_and_called() {
+    let desk = desk();
+    transcript!(desk.toka(&["tools", "register", "tools/counter.tool.yaml"]), @r"
+    $ toka tools register tools/counter.tool.yaml
+    counter  proposed
+    --- stderr
+    next: toka tools show NAME, then toka tools approve NAME
+    --- exit 0
+    ");
+    transcript!(desk.toka(&CALL), @r"
+    $ toka tools call counter path=project:docs/guide.md --root project=project
+    --- stderr
+    error: tool `counter` is proposed, and only approved tools run
+    hint: look at it with `toka tools show counter`, then `toka tools approve counter`
+    --- exit 5
+    ");
+    desk.toka(&["tools", "approve", "counter"]).expect(0);
+    transcript!(desk.toka(&CALL), @r#"
+    $ toka tools call counter path=project:docs/guide.md --root project=project
+    {
+      "bytes": 6
+    }
+    --- exit 0
+    "#);
+    let called = desk.json(&CALL);
+    assert_eq!((&called["schema"], &called["outcome"]), (&"toka/call/1".into(), &"succeeded".into()));
+    assert_eq!(called["record"]["stdout"]["bytes"], 13);
+    let listed = desk.json(&["tools", "list"]);
+    let listed = listed["tools"].as_array().expect("tools").clone();
+    let names: Vec<&str> = listed.iter().filter_map(|tool| tool["name"].as_str()).collect();
+    assert_eq!(names, ["counter", "file-lister", "file-reader", "file-writer", "validate-dates", "validate-links"]);
+    assert_eq!((&listed[0]["state"], &listed[0]["level"]), (&"approved".into(), &"strong".into()));
+    desk.toka(&["tools", "approve", "counter"]).expect(5);
+    desk.toka(&["replay", "verify", "--root", "home/keys/root.pub"]).expect(4);
+}
+
+#[test]
+fn an_agent_uses_a_tool_within_its_grants_and_is_refused_beyond_them() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    let steps = "{ id: fine, call: { tool: counter, args: { path: \"project:docs/guide.md\" } } }";
+    let beyond = "{ id: beyond, call: { tool: counter, args: { path: \"project:secret.txt\" } }, on_error: continue }";
+    let agent = super::agents::reader(&format!("{steps}\n{beyond}")).replace("file-reader", "counter");
+    let session = desk.session(&agent);
+    let shown = desk.toka(&["sessions", "show", &session]);
+    shown.expect(0);
+    assert!(shown.out.contains("counter succeeded"), "{shown}");
+    assert!(shown.out.contains("OUT_OF_SCOPE, it would need fs:project/secret.txt#read"), "{shown}");
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_script_that_was_edited_does_not_run_until_it_is_approved_again() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    desk.toka(&CALL).expect(0);
+    desk.write("tools/counter.py", format!("{SCRIPT}open('/workspace/x', 'w')\n"));
+    let ran = desk.toka(&CALL);
+    ran.expect(1);
+    assert!(ran.err.contains("the call ended as pin-mismatch"), "{ran}");
+    assert!(ran.err.contains("tool `counter` is quarantined"), "{ran}");
+    assert_eq!(desk.json(&["tools", "show", "counter"])["state"], "quarantined");
+    desk.toka(&CALL).expect(5);
+    // What was approved before is approved again, but it is not what lies there.
+    desk.toka(&["tools", "approve", "counter"]).expect(0);
+    desk.toka(&CALL).expect(1);
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    desk.toka(&CALL).expect(0);
+}
+
+#[test]
+fn a_new_version_does_not_displace_an_approved_one_unsigned() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    desk.write("tools/counter.tool.yaml", COUNTER.replace("1.0.0", "1.1.0"));
+    let ran = desk.toka(&["tools", "register", "tools/counter.tool.yaml"]);
+    ran.expect(5);
+    assert!(ran.err.contains("a version of this tool is approved"), "{ran}");
+    assert_eq!(desk.json(&["tools", "show", "counter"])["version"], "1.0.0");
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    assert_eq!(desk.json(&["tools", "show", "counter"])["version"], "1.1.0");
+}
+
+#[test]
+fn one_bad_manifest_keeps_all_from_being_registered() {
+    let desk = desk();
+    desk.write("tools/bad.tool.yaml", COUNTER.replace("effect: read", "efect: read"));
+    let ran = desk.toka(&["tools", "register", "--discover", "tools"]);
+    ran.expect(1);
+    assert!(ran.err.contains("tools/bad.tool.yaml:9:3: TOKA-"), "{ran}");
+    assert!(ran.err.contains("did you mean `effect`?"), "{ran}");
+    desk.toka(&["tools", "show", "counter"]).expect(2);
+    desk.toka(&["tools", "check", "tools/bad.tool.yaml"]).expect(1);
+    desk.toka(&["tools", "check", "tools/counter.tool.yaml"]).expect(0);
+    desk.toka(&["tools", "register", "--discover", "tools", "--keep-going"]).expect(1);
+    desk.toka(&["tools", "show", "counter"]).expect(0);
+}
+
+#[test]
+fn approving_takes_the_operator() {
+    let desk = Desk::empty();
+    desk.write("passphrase", "correct horse\n");
+    desk.write("wrong", "battery staple\n");
+    desk.write("tools/counter.tool.yaml", COUNTER);
+    desk.write("tools/counter.py", SCRIPT);
+    desk.toka(&["init", "--passphrase-file", "passphrase"]).expect(0);
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml"]).expect(0);
+    transcript!(desk.toka(&["tools", "approve", "counter"]), @r"
+    $ toka tools approve counter
+    --- stderr
+    error: the operator's key is sealed, and nobody can be asked for its passphrase
+    hint: --passphrase-file FILE names a file that holds it
+    --- exit 5
+    ");
+    assert_ne!(desk.toka(&["tools", "approve", "counter", "--passphrase-file", "wrong"]).exit, Some(0));
+    assert_eq!(desk.json(&["tools", "show", "counter"])["state"], "proposed");
+    desk.toka(&["tools", "approve", "counter", "--passphrase-file", "passphrase"]).expect(0);
+    assert_eq!(desk.json(&["tools", "show", "counter"])["state"], "approved");
+}
+
+#[test]
+fn programs_of_later_versions_say_so() {
+    let desk = Desk::empty();
+    for program in ["toka-orchestration", "toka-config"] {
+        let ran = desk.ran(program, &["anything"]);
+        ran.expect(2);
+        assert!(ran.err.contains(&format!("`{program}` is not built in this version")), "{ran}");
+    }
+    desk.ran("toka-cli", &["--version"]).expect(0);
+}
