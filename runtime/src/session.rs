@@ -7,14 +7,17 @@ use serde_json::json;
 use toka_kernel::body::registry_digest;
 use toka_kernel::body::v1::{
     BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, Grant, GrantAsked, OpenAsked,
-    Plan, ReportAsked, SessionLimits, SpawnAsked, StartAsked,
+    Plan, ReportAsked, ResolveAsked, SessionLimits, SpawnAsked, StartAsked,
 };
 use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::PublicKey;
 use toka_kernel::limits::STATE_INTERVAL;
-use toka_kernel::{AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State};
+use toka_kernel::tool::Effect;
+use toka_kernel::{
+    AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State,
+};
 use toka_projections::Views;
 use toka_tools::prepare;
 
@@ -105,6 +108,14 @@ pub enum RunError {
     /// Nothing is open and the agent has not ended.
     #[error("agent {0} waits for something that can never come")]
     Stuck(String),
+    /// Nobody knows what came of a call that must not run twice, and its agent waits for somebody to say.
+    #[error("nobody knows what came of call {call} of `{tool}`, and it must not run twice")]
+    InDoubt {
+        /// The call.
+        call: CallId,
+        /// Its tool.
+        tool: String,
+    },
     /// Agents are nested too deep.
     #[error("agents are nested deeper than {TREE_DEPTH_MAX}")]
     TooDeep,
@@ -157,6 +168,21 @@ pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, Run
     spawn.exp_us = Some(exp);
     roots.push(spawn);
     Ok(roots)
+}
+
+/// The right of the opener to say what came of a call, as a root grant that ends at `exp_us`; `None` where no tool that
+/// the agents of `spec` may use needs it. It goes before the other roots.
+pub fn right_to_resolve(spec: &AgentSpec, tools: &[Tool], exp_us: u64) -> Option<Capability> {
+    let mut patterns = Vec::new();
+    patterns_of(spec, &mut patterns, 0).ok()?;
+    let once = |tool: &Tool| tool.spec().effect == Effect::Once.number();
+    let named = |tool: &Tool| patterns.iter().any(|pattern| is_named(pattern, &tool.spec().name));
+    if !tools.iter().any(|tool| once(tool) && named(tool)) {
+        return None;
+    }
+    let mut right = Capability::parse("admin:#resolve").ok()?;
+    right.exp_us = Some(exp_us);
+    Some(right)
 }
 
 /// Levels of agents in a spec: 1 for an agent that spawns none.
@@ -262,7 +288,44 @@ impl Session {
         }
         let mut session = Session::over(engine, means);
         session.transcripts = transcripts;
+        session.give_up_once()?;
         Ok(session)
+    }
+
+    /// Says of each call that was interrupted and must not run twice that nobody knows what came of it.
+    fn give_up_once(&mut self) -> Result<(), RunError> {
+        let open: Vec<AdmittedCall> = self.views().calls.open_after(0).cloned().collect();
+        for call in open.into_iter().filter(|call| call.effect() == Effect::Once) {
+            self.report(Ended::unknown(&call))?;
+        }
+        Ok(())
+    }
+
+    /// Records what came of a call that nobody knew the outcome of, as the opener says: 1 done, 2 not done, 3 abandoned.
+    ///
+    /// # Errors
+    /// [`RunError::Load`], or [`RunError::Refused`] where the call is not in doubt.
+    pub fn resolve(
+        parts: Parts,
+        session: SessionId,
+        root: &PublicKey,
+        call: CallId,
+        verdict: u8,
+        evidence: Option<Vec<u8>>,
+    ) -> Result<(), RunError> {
+        let mut engine = Engine::load(parts, session, root, &mut |_| ())?;
+        let opener = engine.state().opener();
+        let is_right = |(_, cap): &(GrantId, &Capability)| matches!(cap.scope, Scope::Admin(_));
+        let right = engine.state().grants_of(opener).find(is_right).map(|(id, _)| id);
+        let head = engine.state().head();
+        let id = short(derive(Context::CommandId, &[&head.hash.0, b"resolve"]));
+        let asked = ResolveAsked { call, verdict, evidence: evidence.is_some().then_some(0) };
+        let mut command = Command::new(id, head.seq, Ask::ResolveOutcome(asked), Vec::new());
+        command.under = right;
+        let blobs: Vec<Vec<u8>> = evidence.into_iter().collect();
+        let committed = engine.commit(opener, command, &blobs)?;
+        engine.flush(&mut |_, _| ())?;
+        refused("saying what came of the call", &committed.event)
     }
 
     fn over(engine: Engine, means: Means) -> Session {
@@ -306,7 +369,7 @@ impl Session {
             let taken = self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
             taken.map_err(CommitError::from)?;
             let Some(ended) = self.executors.wait() else {
-                return Err(RunError::Stuck(self.waiting()));
+                return Err(self.in_doubt().unwrap_or_else(|| RunError::Stuck(self.waiting())));
             };
             self.report(ended)?;
             while let Some(ended) = self.executors.ended_already() {
@@ -611,7 +674,10 @@ impl Session {
             cap.depth -= 1;
             GrantAsked { parent: Some(root(index)), cap: cap.to_string() }
         };
-        let grants = roots[..roots.len() - 1].iter().enumerate().map(below).collect();
+        // What the opener may do itself is not handed on.
+        let handed =
+            roots[..roots.len() - 1].iter().enumerate().filter(|(_, cap)| !matches!(cap.scope, Scope::Admin(_)));
+        let grants = handed.map(below).collect();
         let id = |what: &str| short(derive(Context::CommandId, &[&seed.0, what.as_bytes()]));
         let event = self.ask_spawn(opener, id("spawn"), spec, agent_root, grants)?;
         refused("spawning the agent", &event)?;
@@ -645,6 +711,13 @@ impl Session {
 
     fn top_ended(&self) -> bool {
         self.top().all(|(_, row)| row.state == AgentState::Ended)
+    }
+
+    /// The first call whose outcome nobody knows, as an error.
+    fn in_doubt(&self) -> Option<RunError> {
+        let mut calls = self.views().calls.iter();
+        let (call, row) = calls.find(|(call, _)| self.engine.state().is_in_doubt(*call))?;
+        Some(RunError::InDoubt { call, tool: row.tool.clone() })
     }
 
     fn waiting(&self) -> String {

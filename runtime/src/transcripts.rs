@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use toka_kernel::ids::{AgentId, CallId, CommandId, Commitment, PrincipalId, derived};
+use toka_kernel::tool::Effect;
 use toka_kernel::{Ask, Body, Code, Entry};
 use toka_projections::outcome_word;
 
@@ -13,7 +14,9 @@ use crate::agents::{AgentSpec, Driver, Ended, Record, Transcript};
 #[derive(Debug, Default)]
 pub(crate) struct Transcripts {
     agents: BTreeMap<AgentId, Lane>,
-    calls: BTreeMap<CallId, (AgentId, CommandId)>,
+    calls: BTreeMap<CallId, Asked>,
+    /// Tools whose calls must never run twice.
+    once: BTreeSet<String>,
     /// Agents whose transcript says something that their driver has not read.
     waking: BTreeSet<AgentId>,
 }
@@ -29,6 +32,19 @@ pub(crate) struct Lane {
     /// Calls that it asked for, the refused ones included.
     pub(crate) calls: u64,
 }
+
+/// A call, by whom and by which command it was asked.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    by: PrincipalId,
+    command: CommandId,
+    /// Whether it must never run twice.
+    once: bool,
+}
+
+/// Outcomes of `docs/FORMAT.md`.
+const LOST: u8 = 10;
+const UNKNOWN: u8 = 11;
 
 /// Why an entry could not be folded: the log does not hold what a driver needs.
 #[derive(Debug, thiserror::Error)]
@@ -99,15 +115,22 @@ impl Transcripts {
                     }
                 }
             }
-            Body::CallAdmitted(_) => {
-                self.calls.insert(CallId(made(0)), (by, command));
+            Body::CallAdmitted(admitted) => {
+                let once = self.once.contains(&admitted.tool);
+                self.calls.insert(CallId(made(0)), Asked { by, command, once });
                 if let Some(lane) = self.agents.get_mut(&by) {
                     lane.calls += 1;
                 }
                 self.record(by, command, Record::Open);
             }
             Body::CallFinished(finished) => {
-                let Some((agent, command)) = self.calls.get(&finished.call).copied() else { return Ok(()) };
+                let Some(Asked { by: agent, command, once }) = self.calls.get(&finished.call).copied() else {
+                    return Ok(());
+                };
+                // Nobody knows what was done; the agent waits until somebody says.
+                if finished.outcome.kind == UNKNOWN || finished.outcome.kind == LOST && once {
+                    return Ok(());
+                }
                 let result = finished.result.and_then(|index| event.blobs.get(usize::from(index)));
                 let result = result.map(|result| blob(result.commitment)).transpose()?.flatten();
                 let record = Record::Finished {
@@ -117,6 +140,23 @@ impl Transcripts {
                     withheld: finished.late,
                 };
                 self.record(agent, command, record);
+            }
+            Body::OutcomeResolved(resolved) => {
+                let Some(Asked { by: agent, command, .. }) = self.calls.get(&resolved.call).copied() else {
+                    return Ok(());
+                };
+                let word = ["done", "not-done", "abandoned"].get(usize::from(resolved.verdict).wrapping_sub(1));
+                let record = Record::Finished {
+                    outcome: word.copied().unwrap_or("unknown").to_owned(),
+                    ok: resolved.verdict == 1,
+                    result: None,
+                    withheld: false,
+                };
+                self.record(agent, command, record);
+            }
+            Body::ToolBound(bound) => {
+                let once = bound.tools.iter().filter(|bound| bound.tool.effect == Effect::Once.number());
+                self.once.extend(once.map(|bound| bound.tool.name.clone()));
             }
             Body::Refused(refused, ask) => {
                 if let (Ask::Call(_), Some(lane)) = (&**ask, self.agents.get_mut(&by)) {
@@ -130,14 +170,12 @@ impl Transcripts {
             | Body::SessionClosed(_)
             | Body::GrantIssued(_)
             | Body::GrantRevoked(_)
-            | Body::ToolBound(_)
             | Body::SessionRegistered(_)
             | Body::SessionEnded(_)
             | Body::ToolRegistered(_)
             | Body::ToolApproved(_)
             | Body::ToolQuarantined(_)
             | Body::ToolUnbound(_)
-            | Body::OutcomeResolved(_)
             | Body::PrincipalAdded(_)
             | Body::Observed(_)
             | Body::SandboxProbed(_) => {}

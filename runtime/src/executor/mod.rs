@@ -123,6 +123,28 @@ pub struct Ended {
     pub sandbox: Option<SandboxRecord>,
 }
 
+impl Ended {
+    /// The report that nobody knows what came of `call`.
+    pub(crate) fn unknown(call: &AdmittedCall) -> Ended {
+        Ended::without_running(call, outcome::plain(outcome::UNKNOWN, 0))
+    }
+
+    /// The report about a call of which nothing is kept.
+    fn without_running(call: &AdmittedCall, outcome: Outcome) -> Ended {
+        Ended {
+            call: call.id(),
+            attempt: call.attempt(),
+            outcome,
+            actual: vec![1],
+            stdout: None,
+            stderr: None,
+            result: None,
+            record: None,
+            sandbox: None,
+        }
+    }
+}
+
 /// What an executor tells while it works; for progress, never for the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -262,17 +284,10 @@ fn run(work: &Work, tools: &[Tool], launcher: Option<&Launcher>, roots: &Roots, 
     match tools.iter().find(same).or_else(|| tools.iter().find(named)) {
         Some(Tool::Native(tool)) => native::run(work, tool.as_ref(), roots),
         Some(Tool::Program(program)) => sandbox::run(work, program, launcher, roots, slot),
-        None => Ended {
-            call: work.call.id(),
-            attempt: work.call.attempt(),
-            outcome: Outcome { symbol: Some("no-such-tool".to_owned()), ..outcome::plain(outcome::START_FAILED, 0) },
-            actual: vec![1],
-            stdout: None,
-            stderr: None,
-            result: None,
-            record: None,
-            sandbox: None,
-        },
+        None => {
+            let gone = Outcome { symbol: Some("no-such-tool".to_owned()), ..outcome::plain(outcome::START_FAILED, 0) };
+            Ended::without_running(&work.call, gone)
+        }
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) const LIMIT_EXCEEDED: u8 = 7;
 pub(crate) const CANCELLED: u8 = 8;
 pub(crate) const UNREAPED: u8 = 9;
 pub(crate) const LOST: u8 = 10;
+pub(crate) const UNKNOWN: u8 = 11;
 pub(crate) const SANDBOX_UNAVAILABLE: u8 = 12;
 pub(crate) const SETUP_FAILED: u8 = 13;
 pub(crate) const START_FAILED: u8 = 14;

@@ -188,6 +188,7 @@ fn the_help_names_every_verb() {
       run       Run an agent file in a new session, or go on with one that was interrupted
       sessions  List, show and export sessions
       tools     List, check, register and approve tools
+      calls     Say what came of a call whose outcome a crash has hidden
       doctor    Try what this machine can confine, step by step
       replay    Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
       help      Print this message or the help of the given subcommand(s)

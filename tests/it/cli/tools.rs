@@ -1,5 +1,10 @@
 //! `toka tools`: from a manifest to a call, and what stands in between.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
 use super::{Desk, transcript};
 
 const COUNTER: &str = "\
@@ -160,4 +165,54 @@ fn programs_of_later_versions_say_so() {
         assert!(ran.err.contains(&format!("`{program}` is not built in this version")), "{ran}");
     }
     desk.ran("toka-cli", &["--version"]).expect(0);
+}
+
+/// Runs an agent whose only step is a call that must not run twice, and kills the engine while it runs. The call.
+fn killed_in_a_call_that_must_not_run_twice(desk: &Desk) -> (String, String) {
+    let slow = COUNTER.replace("effect: read", "effect: once").replace("counter", "slow");
+    desk.write("tools/slow.tool.yaml", slow);
+    desk.write("tools/slow.py", "import time\ntime.sleep(25)\n");
+    desk.toka(&["tools", "register", "tools/slow.tool.yaml", "--approve"]).expect(0);
+    let step = "{ id: slow, call: { tool: slow, args: { path: \"project:docs/guide.md\" } } }";
+    desk.write("slow.yaml", super::agents::reader(step).replace("file-reader", "slow"));
+    let args = ["run", "slow.yaml", "--root", "project=project", "--grant-requested", "--json"];
+    let mut engine = desk.command("toka", &args).stdout(Stdio::piped()).spawn().expect("toka starts");
+    let lines = BufReader::new(engine.stdout.take().expect("piped")).lines();
+    let told = lines.map(|line| serde_json::from_str::<Value>(&line.expect("text")).expect("JSON"));
+    let mut session = String::new();
+    let mut call = String::new();
+    for line in told {
+        if let Some(id) = line["session"].as_str() {
+            id.clone_into(&mut session);
+        }
+        if let Some(id) = line["started"].as_str() {
+            id.clone_into(&mut call);
+            break;
+        }
+    }
+    engine.kill().expect("kills");
+    engine.wait().expect("ends");
+    (session, call)
+}
+
+#[test]
+fn a_call_that_must_not_run_twice_waits_for_a_person_after_a_crash() {
+    for (verdict, exit) in [("done", 0), ("not-done", 1), ("abandon", 1)] {
+        let desk = desk();
+        let (session, call) = killed_in_a_call_that_must_not_run_twice(&desk);
+        desk.toka(&["calls", "resolve", &session, &call, "done"]).expect(5);
+        for _ in 0..2 {
+            let ran = desk.toka(&["run", "--resume", &session]);
+            ran.expect(4);
+            assert!(ran.err.contains(&format!("nobody knows what came of call {call} of `slow`")), "{ran}");
+            assert!(ran.err.contains(&format!("{call} done|not-done|abandon")), "{ran}");
+        }
+        desk.toka(&["calls", "resolve", &session, &call, verdict, "--evidence", "looked at it"]).expect(0);
+        desk.toka(&["calls", "resolve", &session, &call, verdict]).expect(5);
+        desk.toka(&["run", "--resume", &session]).expect(exit);
+        let shown = desk.toka(&["sessions", "show", &session]);
+        assert_eq!(shown.out.matches("CallAdmitted").count(), 1, "it ran once: {shown}");
+        assert!(shown.out.contains("slow unknown"), "{shown}");
+        desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+    }
 }

@@ -1,6 +1,7 @@
 //! The command line: stdout is data, stderr is talk, exit codes are fixed.
 
 mod call;
+mod calls;
 mod doctor;
 mod failure;
 mod init;
@@ -48,6 +49,8 @@ enum Verb {
     /// List, check, register and approve tools
     #[command(alias = "tool")]
     Tools(tools::Tools),
+    /// Say what came of a call whose outcome a crash has hidden
+    Calls(calls::Calls),
     /// Try what this machine can confine, step by step
     Doctor(doctor::Doctor),
     /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
@@ -62,7 +65,7 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 29] = [
+const LATER: [&str; 28] = [
     "daemon",
     "agents",
     "tasks",
@@ -70,7 +73,6 @@ const LATER: [&str; 29] = [
     "orchestrate",
     "grants",
     "approvals",
-    "calls",
     "tokens",
     "keys",
     "blobs",
@@ -110,6 +112,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Run(run) => run::run(&run, cli.home),
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
         Verb::Tools(tools) => tools::run(tools, cli.home),
+        Verb::Calls(calls) => calls::run(&calls, cli.home),
         Verb::Doctor(doctor) => doctor::run(&doctor),
         Verb::Replay { args } => replay(args, cli.home),
         Verb::Other(words) => Err(unknown(&words)),

@@ -17,7 +17,7 @@ use toka_runtime::engine::{CommitError, LoadError, Parts};
 use toka_runtime::executor::{Roots, Tool};
 use toka_runtime::home::Home;
 use toka_runtime::random::OsRandom;
-use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, root_grants};
+use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, right_to_resolve, root_grants};
 use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
@@ -74,14 +74,18 @@ pub(crate) fn begin_one(home: &Home, spec: &AgentSpec, roots: Vec<(String, PathB
 fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failure> {
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
-    let grants = root_grants(spec, now_us).map_err(failed)?;
+    let mut grants = root_grants(spec, now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
     consent(run, spec.name(), &grants)?;
     let key = home.event_key(now_us)?;
     let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
     let listed = tools::all(home, Some(parts.log.as_ref()))?;
     check_approved(spec, &listed)?;
-    let (means, notes) = means(run, tools::usable(listed), open_roots(&dirs)?);
+    let usable = tools::usable(listed);
+    // The opener's own, so nothing that the file asks for.
+    let until = home.operator().not_after_us;
+    grants.splice(0..0, right_to_resolve(spec, &usable, until));
+    let (means, notes) = means(run, usable, open_roots(&dirs)?);
     let interactive = std::io::stdin().is_terminal();
     let log = parts.log.clone();
     let session = Session::open(parts, &node(home), spec, &grants, interactive, means).map_err(failed)?;
@@ -206,6 +210,10 @@ fn genesis(log: &dyn Log, session: SessionId) -> Result<Entry, Failure> {
 fn drive(session: Session, log: &dyn Log) -> Result<Finish, Failure> {
     let id = session.id();
     session.run().map_err(|error| {
+        if let RunError::InDoubt { call, .. } = &error {
+            let say = format!("toka calls resolve {} {call} done|not-done|abandon, then toka run --resume", id.short());
+            return failed(error).hint(format!("find out what came of it and say so: {say}"));
+        }
         let failure = failed(error);
         match log.head(id) {
             // Nothing of it ever became durable, so there is nothing to go on with.
@@ -459,13 +467,14 @@ fn sandbox_missing(what: &str) -> Failure {
         .hint("make a tool of it: docs/TOOLS.md")
 }
 
-fn failed(error: RunError) -> Failure {
+pub(crate) fn failed(error: RunError) -> Failure {
     if let RunError::Load(LoadError::Clock(fault)) | RunError::Commit(CommitError::Clock(fault)) = &error {
         return Failure::new(fault.exit_code(), fault.to_string()).hint(fault.hint());
     }
     let code = match &error {
         RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
         RunError::Refused { code, .. } if code.is_limit() => exit::LIMIT,
+        RunError::InDoubt { .. } => exit::INCOMPLETE,
         RunError::Refused { .. } => exit::DENIED,
         RunError::Commit(_)
         | RunError::Capability { .. }
