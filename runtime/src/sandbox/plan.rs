@@ -103,7 +103,8 @@ pub(super) fn plan(called: Called<'_>) -> Result<Job, PlanFault> {
             pids: limits.pids,
             // No cgroup counts the memory of all processes together, so each has no more than all may have.
             as_bytes: limits.as_bytes.min(limits.memory_bytes),
-            cpu_s: limits.cpu_us.div_ceil(1_000_000),
+            // The supervisor ends a call whose processes together have taken their time; this holds where it cannot look.
+            cpu_s: limits.cpu_us.div_ceil(1_000_000) + 1,
             file_bytes: limits.file_size,
             open_files: limits.open_files,
         },
@@ -115,6 +116,7 @@ pub(super) fn plan(called: Called<'_>) -> Result<Job, PlanFault> {
         kept: [limits.stdout_bytes, limits.stderr_bytes],
         output_max: limits.output_total_bytes,
         memory_max: limits.memory_bytes,
+        cpu_max: limits.cpu_us,
         until: called.until,
         grace: Duration::from_micros(limits.grace_us),
     })
@@ -222,7 +224,10 @@ impl Plan {
             let root = root.ok_or_else(|| fault(Errno::NOENT, "no directory is given for this root"))?;
             let above: Vec<&str> = granted.path().anchor().segments().collect();
             let all: Vec<&str> = anchor.segments().collect();
-            let found = reach(root.as_fd(), &above, &all).map_err(|error| fault(error, &error.to_string()))?;
+            let found = reach(root.as_fd(), &above, &all).map_err(|error| match error {
+                Errno::XDEV => fault(error, "a link on the way leads out of what is granted"),
+                error => fault(error, &error.to_string()),
+            })?;
             let stat = rustix::fs::fstat(&found).map_err(|error| fault(error, &error.to_string()))?;
             let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
             if !is_file && !asked.path().is_under() {

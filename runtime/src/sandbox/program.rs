@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::io::Errno;
 use serde_json::{Value, json};
+use toka_jail::status::{Fault, Stage};
 use toka_kernel::body::v1::{Outcome, SandboxRecord};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::Digest;
@@ -163,6 +165,12 @@ fn try_run(
     let started_us = now_us();
     let ran = supervise(launcher, job, &work.stop);
     match ran.end {
+        // The jail stands, and the system refuses the program itself.
+        End::NotConfined(Fault { stage: Stage::Exec, errno }) => {
+            let mut stop = start_failed("exec", not_executed(errno));
+            stop.outcome.number = Some(i64::from(errno));
+            return Err(stop);
+        }
         End::NotConfined(fault) => {
             let stage = serde_json::to_value(fault.stage).ok();
             let stage = stage.as_ref().and_then(Value::as_str).unwrap_or("unknown").to_owned();
@@ -190,6 +198,17 @@ fn try_run(
         proxy_refused: 0,
     };
     Ok((ran, sandbox))
+}
+
+/// Why the system does not execute a program, in words.
+fn not_executed(errno: i32) -> String {
+    let why = match Errno::from_raw_os_error(errno) {
+        Errno::NOENT => "the interpreter that its first line names is not in the jail",
+        Errno::NOEXEC => "it is no program of this machine, and its first line names no interpreter",
+        Errno::TOOBIG => "its command line and environment are longer than the system takes",
+        _ => return format!("the program cannot be executed: {}", std::io::Error::from_raw_os_error(errno)),
+    };
+    format!("the program cannot be executed: {why}")
 }
 
 fn unavailable(step: &str, errno: i32, why: &str) -> Stop {
@@ -250,6 +269,7 @@ fn outcome_of(ran: &Ran, run: &Run) -> Outcome {
                 Reason::Time => (outcome::TIMED_OUT, 0),
                 Reason::Output => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT),
                 Reason::Memory => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_MEMORY),
+                Reason::Cpu => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_CPU),
             };
             return outcome::plain(kind, detail);
         }
@@ -260,8 +280,9 @@ fn outcome_of(ran: &Ran, run: &Run) -> Outcome {
         End::Status(status) => status,
     };
     let (signal, code) = (status & 0x7f, (status >> 8) & 0xff);
-    // A processor limit whose hard and soft bounds are one is enforced by SIGKILL (setrlimit(2)).
-    let cpu = signal == SIGXCPU || signal == SIGKILL && ran.cpu_us >= run.sandbox.limits.cpu_us;
+    // A processor limit whose hard and soft bounds are one is enforced by SIGKILL (setrlimit(2)). Without the time that
+    // belongs to it, the signal came from elsewhere.
+    let cpu = signal == SIGKILL && ran.cpu_us >= run.sandbox.limits.cpu_us;
     match (signal, code) {
         (0, 0) => outcome::plain(outcome::SUCCEEDED, 0),
         (0, code) => Outcome { number: Some(i64::from(code)), ..outcome::plain(outcome::FAILED, 0) },
@@ -275,7 +296,6 @@ fn outcome_of(ran: &Ran, run: &Run) -> Outcome {
 }
 
 const SIGKILL: i32 = 9;
-const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 const SIGSYS: i32 = 31;
 

@@ -26,7 +26,7 @@ const SETUP_MAX: Duration = Duration::from_secs(30);
 const REAP_MAX: Duration = Duration::from_secs(2);
 /// How long streams are read after the end of the program, whoever still holds them.
 const DRAIN_MAX: Duration = Duration::from_millis(250);
-/// How often cancellation and memory are looked at.
+/// How often cancellation, memory and processor time are looked at.
 const TICK: Duration = Duration::from_millis(25);
 
 /// What is to run, and how far it may go.
@@ -41,6 +41,8 @@ pub(super) struct Job {
     pub(super) output_max: u64,
     /// Bytes of resident memory of all its processes.
     pub(super) memory_max: u64,
+    /// Processor time of all its processes, in µs.
+    pub(super) cpu_max: u64,
     /// When its time is over.
     pub(super) until: Instant,
     /// Between being asked to end and being killed.
@@ -89,6 +91,8 @@ pub(super) enum Reason {
     Output,
     /// It took too much memory.
     Memory,
+    /// It took too much processor time.
+    Cpu,
 }
 
 /// Runs `job` to its end.
@@ -140,6 +144,7 @@ struct Watched {
     told: Option<End>,
     output_max: u64,
     memory_max: u64,
+    cpu_max: u64,
     rss_bytes: u64,
     grace: Duration,
 }
@@ -181,6 +186,7 @@ impl Watched {
             told: None,
             output_max: job.output_max,
             memory_max: job.memory_max,
+            cpu_max: job.cpu_max,
             rss_bytes: 0,
             grace: job.grace,
         })
@@ -205,7 +211,7 @@ impl Watched {
         }
     }
 
-    /// Looks at what no descriptor tells: cancellation, time, memory.
+    /// Looks at what no descriptor tells: cancellation, time, memory, processor time.
     fn look(&mut self, now: Instant, until: Instant, stop: &AtomicBool) {
         if matches!(self.stage, Stage::Setup(_) | Stage::Running) {
             if stop.load(Ordering::Relaxed) {
@@ -216,10 +222,12 @@ impl Watched {
         }
         match self.stage {
             Stage::Running | Stage::Asked(_) => {
-                let rss = resident(self.child.id());
-                self.rss_bytes = self.rss_bytes.max(rss);
-                if rss > self.memory_max {
+                let used = used(self.child.id());
+                self.rss_bytes = self.rss_bytes.max(used.rss_bytes);
+                if used.rss_bytes > self.memory_max {
                     self.end(Reason::Memory, Duration::ZERO);
+                } else if used.cpu_us >= self.cpu_max {
+                    self.end(Reason::Cpu, Duration::ZERO);
                 }
             }
             Stage::Setup(_) | Stage::Killed(_) | Stage::Over => {}
@@ -240,10 +248,11 @@ impl Watched {
 
     /// Ends the program for a reason of ours: asks, and kills after `grace`.
     fn end(&mut self, reason: Reason, grace: Duration) {
+        // Also of one that has just ended: what is read then may be more than it was allowed to write.
+        self.reason.get_or_insert(reason);
         if matches!(self.stage, Stage::Killed(_) | Stage::Over) {
             return;
         }
-        self.reason.get_or_insert(reason);
         let asked = self.pid1.as_ref().filter(|_| !grace.is_zero());
         match asked.map(|pid1| rustix::process::pidfd_send_signal(pid1, Signal::TERM)) {
             Some(Ok(())) => self.stage = Stage::Asked(Instant::now() + grace),
@@ -351,6 +360,10 @@ impl Watched {
             Err(_) => *stream = None,
         }
         if self.outputs.iter().map(|(_, capture)| capture.bytes()).sum::<u64>() > self.output_max {
+            // A dying program writes on for as long as somebody reads.
+            for (stream, _) in &mut self.outputs {
+                *stream = None;
+            }
             self.end(Reason::Output, Duration::ZERO);
         }
     }
@@ -431,10 +444,19 @@ fn readable(fd: Option<&OwnedFd>) -> Option<(BorrowedFd<'_>, PollFlags)> {
     fd.map(|fd| (fd.as_fd(), PollFlags::IN))
 }
 
-/// The resident memory of a process and all its descendants, in bytes; what shares pages counts them each time.
-fn resident(pid: u32) -> u64 {
+/// What a process and all its descendants use.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    /// Resident memory; what shares pages counts them each time.
+    rss_bytes: u64,
+    /// Processor time of those that live and of those that were waited for.
+    cpu_us: u64,
+}
+
+/// What a process and all its descendants use now.
+fn used(pid: u32) -> Used {
     let page = rustix::param::page_size() as u64;
-    let (mut sum, mut due, mut seen) = (0, vec![pid], 0);
+    let (mut sum, mut due, mut seen) = (Used::default(), vec![pid], 0);
     while let Some(pid) = due.pop() {
         seen += 1;
         // More than the most processes a call may have, so a tree that grows as it is walked ends.
@@ -442,7 +464,8 @@ fn resident(pid: u32) -> u64 {
             break;
         }
         let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-        sum += statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * page;
+        sum.rss_bytes += statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * page;
+        sum.cpu_us += processor_time(pid);
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
         for task in tasks.flatten() {
             let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -452,7 +475,7 @@ fn resident(pid: u32) -> u64 {
     sum
 }
 
-/// The processor time of a process that has ended and of all it has waited for, in µs (proc(5), fields 14 to 17).
+/// The processor time of a process and of all it has waited for, in µs (proc(5), fields 14 to 17).
 fn processor_time(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in parentheses may hold anything.
