@@ -13,7 +13,7 @@ use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::PublicKey;
-use toka_kernel::limits::STATE_INTERVAL;
+use toka_kernel::limits::{STATE_INTERVAL, TOOLS_PER_BINDING_MAX};
 use toka_kernel::tool::Effect;
 use toka_kernel::{
     AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State,
@@ -645,11 +645,13 @@ impl Session {
         }
         wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
         wanted.dedup_by(|a, b| a.spec().name == b.spec().name);
-        if wanted.is_empty() {
-            return Ok(());
-        }
+        wanted.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| self.bind(tools))
+    }
+
+    /// Binds as many tools as one event takes.
+    fn bind(&mut self, wanted: &[Tool]) -> Result<(), RunError> {
         let fault = |error: toka_kernel::tool::ToolSpecError| RunError::Capability {
-            capability: "a native tool".to_owned(),
+            capability: "a tool".to_owned(),
             why: error.to_string(),
         };
         let mut tools = Vec::new();

@@ -133,7 +133,7 @@ fn a_signature_is_for_one_command_of_one_session_once_and_for_a_time() {
     };
     for (number, (signed, wanted)) in cases.into_iter().enumerate() {
         let mut session = Session::begin(Keys::seeded(1), system_genesis(&keys, &[ADMIN], 64));
-        assert_eq!(session.id() != id, true, "another session");
+        assert_ne!(session.id(), id, "another session");
         session = self::system();
         let event = session.command(opener, &command(Some(signed.encode())));
         assert_eq!(code(&event), wanted, "case {number}");
@@ -452,7 +452,8 @@ fn a_sandbox_record_says_only_what_can_be() {
         pids_hit: 0,
         proxy_refused: 0,
     };
-    let cases: [(&str, fn(&mut SandboxRecord)); 6] = [
+    type Change = fn(&mut SandboxRecord);
+    let cases: [(&str, Change); 6] = [
         ("streams", |record| record.cut = 4),
         ("a native call has none", |record| record.level = 4),
         ("no such level", |record| record.required = 0),

@@ -2,8 +2,8 @@
 //! does, the supervisor decides when it ends and what of it is kept.
 //!
 //! - [`Launcher`] is the launcher as it was when this process started, and the one place where processes begin.
-//! - [`Confinement`] is what this machine can hold, found out by trying.
-//! - A call becomes a [`plan`] and runs under [`supervise`]; both see only what the call was admitted for.
+//! - [`SelfTest`] is what this machine can hold, found out by trying.
+//! - [`Program`] is a tool that is a foreign program. A call of it becomes a plan of exactly what it was admitted for.
 //!
 //! It never lowers a level: where a layer cannot be had, nothing runs and the outcome says which step failed.
 

@@ -167,6 +167,20 @@ fn programs_of_later_versions_say_so() {
     desk.ran("toka-cli", &["--version"]).expect(0);
 }
 
+#[test]
+fn an_agent_may_use_more_tools_than_one_event_binds() {
+    let desk = desk();
+    for number in 0..14 {
+        let name = format!("counter{number}");
+        desk.write(&format!("tools/{name}.tool.yaml"), COUNTER.replace("name: counter,", &format!("name: {name},")));
+    }
+    desk.toka(&["tools", "register", "--discover", "tools", "--approve"]).expect(0);
+    let step = "{ id: last, call: { tool: counter9, args: { path: \"project:docs/guide.md\" } } }";
+    let agent = super::agents::agent("\"*\"", "\"fs:project/docs/**#read\", \"tool:*\"", "", step);
+    let session = desk.session(&agent);
+    assert!(desk.toka(&["sessions", "show", &session]).out.contains("counter9 succeeded"));
+}
+
 /// Runs an agent whose only step is a call that must not run twice, and kills the engine while it runs. The call.
 fn killed_in_a_call_that_must_not_run_twice(desk: &Desk) -> (String, String) {
     let slow = COUNTER.replace("effect: read", "effect: once").replace("counter", "slow");

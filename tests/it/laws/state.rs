@@ -109,7 +109,7 @@ proptest! {
                     ended.insert(event.call.0.to_vec());
                 }
                 Body::OutcomeResolved(event) => {
-                    doubts.remove(&event.call.0.to_vec());
+                    doubts.remove(event.call.0.as_slice());
                     ended.insert(event.call.0.to_vec());
                 }
                 Body::StateCommitted(_) => {

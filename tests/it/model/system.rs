@@ -175,11 +175,11 @@ impl Model {
                 reserved.push((from, [0; 7]));
             }
             let sum = &mut reserved.iter_mut().find(|(grant, _)| *grant == from).expect("just put").1;
-            for index in 0..7 {
+            for (index, sum) in sum.iter_mut().enumerate() {
                 let amount = cap.limits[index].unwrap_or(0);
                 let amount = if (1..=2).contains(&index) { amount / 256 * 256 } else { amount };
                 let dim = super::cap::dim::CALLS + index as u16;
-                sum[index] = sum[index].checked_add(amount).ok_or(no(602).at(from).dim(dim).item(item))?;
+                *sum = sum.checked_add(amount).ok_or(no(602).at(from).dim(dim).item(item))?;
             }
         }
         let leaves: Vec<Id> = reserved.iter().map(|(from, _)| *from).collect();
@@ -206,8 +206,8 @@ impl Model {
         for (from, amounts) in &reserved {
             for id in self.chain(*from) {
                 let node = self.grants.get_mut(&id).expect("known");
-                for index in 0..7 {
-                    node.reserved[index] = node.reserved[index].saturating_add(amounts[index]);
+                for (reserved, amount) in node.reserved.iter_mut().zip(amounts) {
+                    *reserved = reserved.saturating_add(*amount);
                 }
             }
         }

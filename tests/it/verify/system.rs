@@ -68,7 +68,8 @@ fn a_command_that_nobody_signed_is_found_where_it_was_accepted() {
     let [system, _] = both();
     let at = seq_of(&system, "ToolApproved");
     let decode = |bytes: &Bytes| Signed::decode(&bytes.0).expect("a signed command");
-    let cases: [(&str, &dyn Fn(Option<Bytes>) -> Option<Bytes>); 6] = [
+    type Change<'a> = &'a dyn Fn(Option<Bytes>) -> Option<Bytes>;
+    let cases: [(&str, Change<'_>); 6] = [
         ("COMMAND_UNSIGNED", &|_| None),
         ("COMMAND_SIG_INVALID", &|signed| {
             let mut signed = decode(&signed?);

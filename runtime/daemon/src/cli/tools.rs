@@ -524,7 +524,7 @@ fn register_one(
             Some(known) if known.digest == digest => drop(system.approve(&spec.name, key).map_err(failed)?),
             Some(_) | None => system.replace(spec, manifest.written, key).map_err(failed)?,
         }
-    } else if !before.as_ref().is_some_and(|known| known.digest == digest) {
+    } else if before.as_ref().is_none_or(|known| known.digest != digest) {
         system.propose(spec, manifest.written).map_err(|error| match error {
             error @ SystemError::Refused { .. } => failed(error).hint(
                 "a version of this tool is approved; --approve registers the new one in its place, signed by the operator",
