@@ -7,6 +7,7 @@ mod authority_laws;
 mod bounds;
 mod bundles;
 mod cli;
+mod confinement;
 mod demo;
 mod docs;
 mod driver_laws;

@@ -19,7 +19,7 @@ pub(super) fn reader_with(line: &str, steps: &str) -> String {
 }
 
 /// An agent called `reader` with these tools, capabilities, one more line and these steps.
-pub(super) fn agent(tools: &str, capabilities: &str, line: &str, steps: &str) -> String {
+pub(crate) fn agent(tools: &str, capabilities: &str, line: &str, steps: &str) -> String {
     let line = if line.is_empty() { String::new() } else { format!("  {line}\n") };
     let steps: String = steps.lines().map(|step| format!("        - {step}\n")).collect();
     format!(

@@ -3,7 +3,7 @@
 //! Expected transcripts stand in the tests, exit status included. What differs between two runs is written as `<id>`,
 //! `<us>`, `<time>`, `<key>`, `<pid>`, `<n>`; the folder of the test as `$DIR`.
 
-mod agents;
+pub(crate) mod agents;
 mod exit_codes;
 mod export;
 mod init;
@@ -162,7 +162,7 @@ pub(crate) struct Ran {
 
 impl Ran {
     /// Takes what a program said, and sees that it said nothing that no program may say.
-    fn of(name: &str, args: &[&str], output: &Output, dir: &Path) -> Ran {
+    pub(crate) fn of(name: &str, args: &[&str], output: &Output, dir: &Path) -> Ran {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("what it says is UTF-8");
         let ran = Ran {
             typed: [&[name], args].concat().join(" "),
