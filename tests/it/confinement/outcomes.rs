@@ -178,7 +178,7 @@ fn what_runs_is_what_was_approved() {
         (
             "closed",
             |lab| {
-                let nothing = fs::Permissions::from_mode(0);
+                let nothing = fs::Permissions::from_mode(0o000);
                 fs::set_permissions(lab.desk.at("closed.py"), nothing).expect("permits");
             },
             "start-failed/0 unreadable-program",
