@@ -224,6 +224,10 @@ impl Plan {
             let root = root.ok_or_else(|| fault(Errno::NOENT, "no directory is given for this root"))?;
             let above: Vec<&str> = granted.path().anchor().segments().collect();
             let all: Vec<&str> = anchor.segments().collect();
+            // Beyond what the grant itself spells out, a hidden name is not there.
+            if all.iter().skip(above.len()).any(|name| masked.iter().any(|masked| masked == name)) {
+                return Err(fault(Errno::NOENT, "this name is hidden from tools; a grant that spells it out shows it"));
+            }
             let found = reach(root.as_fd(), &above, &all).map_err(|error| match error {
                 Errno::XDEV => fault(error, "a link on the way leads out of what is granted"),
                 error => fault(error, &error.to_string()),

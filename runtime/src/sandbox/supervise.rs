@@ -325,9 +325,9 @@ impl Watched {
             Ok(message) => message.bytes,
             Err(_) => 0,
         };
-        let mut descriptors = control.drain().filter_map(|part| {
-            if let RecvAncillaryMessage::ScmRights(rights) = part { Some(rights) } else { None }
-        });
+        let mut descriptors = control
+            .drain()
+            .filter_map(|part| if let RecvAncillaryMessage::ScmRights(rights) = part { Some(rights) } else { None });
         let first = descriptors.next().and_then(|mut rights| rights.next());
         match Record::decode(&bytes[..count]) {
             // The workspace is closed at once: nothing is placed there and nothing is taken from there.

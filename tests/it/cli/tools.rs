@@ -168,6 +168,20 @@ fn programs_of_later_versions_say_so() {
 }
 
 #[test]
+fn a_hidden_name_is_hidden_from_an_argument_too() {
+    let desk = desk();
+    desk.write("project/docs/.env", "TOKEN=1");
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    let step = "{ id: env, call: { tool: counter, args: { path: \"project:docs/.env\" } }, on_error: continue }";
+    let session = desk.session(&super::agents::reader(step).replace("file-reader", "counter"));
+    let shown = desk.toka(&["sessions", "show", &session]);
+    assert!(shown.out.contains("counter root (2)"), "{shown}");
+    // What somebody grants by its own name is shown.
+    let call = ["tools", "call", "counter", "path=project:docs/.env", "--root", "project=project"];
+    desk.toka(&call).expect(0);
+}
+
+#[test]
 fn an_agent_may_use_more_tools_than_one_event_binds() {
     let desk = desk();
     for number in 0..14 {

@@ -151,7 +151,7 @@ fn tell_outcome(
         writeln!(out, "{document}")?;
     } else {
         match &result {
-            Some(Value::String(text)) => writeln!(out, "{text}")?,
+            Some(Value::String(text)) => writeln!(out, "{}", printable(text.as_bytes()))?,
             Some(other) => writeln!(out, "{other:#}")?,
             None => {}
         }
