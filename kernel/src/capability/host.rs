@@ -1,7 +1,7 @@
 //! Hosts and the patterns over them.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::denial::Code;
 
