@@ -12,6 +12,7 @@ mod agents;
 mod calls;
 mod catalogue;
 mod grants;
+mod probed;
 mod registry;
 mod timeline;
 
@@ -21,6 +22,7 @@ pub use agents::{AgentRow, Agents};
 pub use calls::{CallRow, Calls, Finished};
 pub use catalogue::{Catalogue, KnownTool};
 pub use grants::{GrantRow, Grants};
+pub use probed::Probed;
 pub use registry::{Registry, ToolRow};
 pub use timeline::{Moment, Timeline, outcome_word, words};
 
@@ -31,6 +33,8 @@ pub struct Views {
     pub registry: Registry,
     /// Tools that the system session knows.
     pub catalogue: Catalogue,
+    /// What the machine can confine, once that was tried. In the system session only.
+    pub probed: Option<Probed>,
     /// Agents.
     pub agents: Agents,
     /// Grants.
@@ -47,6 +51,7 @@ impl Views {
         let Ok(event) = entry.event() else { return };
         self.registry.fold(entry, event);
         self.catalogue.fold(entry, event);
+        self.probed = Probed::from(&event.body).or_else(|| self.probed.take());
         self.agents.fold(entry, event);
         self.grants.fold(entry, event);
         self.calls.fold(entry, event, effects);

@@ -14,7 +14,7 @@ use toka_kernel::{
     chain, is_recordable,
 };
 use toka_projections::Views;
-use toka_store::{Append, AppendError, Log, NewBlob, RawEntry, ReadError};
+use toka_store::{Append, AppendError, Log, NewBlob, RawEntry, ReadError, ReadLog};
 
 use crate::clock::{ClockFault, GuardedClock};
 use crate::random::{NoRandom, Random};
@@ -414,7 +414,8 @@ impl Engine {
         Ok(Committed { seq: first, event: event.clone(), repeated: true })
     }
 
-    fn entry(&self, seq: Seq) -> Result<Option<Entry>, CommitError> {
+    /// An entry of the session, from the tail or from the store.
+    pub(crate) fn entry(&self, seq: Seq) -> Result<Option<Entry>, CommitError> {
         if let Some(sealed) = self.tail.iter().find(|sealed| sealed.entry.header().seq == seq) {
             return Ok(Some(sealed.entry.clone()));
         }
@@ -450,7 +451,7 @@ impl std::fmt::Debug for Parts {
 ///
 /// # Errors
 /// When the store cannot be read, or holds other bytes or another salt than were committed to.
-pub fn open_blob(log: &dyn Log, session: SessionId, commitment: Commitment) -> Result<Option<Vec<u8>>, ReadError> {
+pub fn open_blob(log: &dyn ReadLog, session: SessionId, commitment: Commitment) -> Result<Option<Vec<u8>>, ReadError> {
     let Some(blob) = log.blob(session, commitment)? else { return Ok(None) };
     if toka_kernel::entry::commitment(&blob.salt, &blob.bytes) != commitment {
         return Err(ReadError {

@@ -14,6 +14,7 @@ pub mod agents;
 pub mod clock;
 pub mod engine;
 pub mod executor;
+mod genesis;
 pub mod home;
 pub mod keyfile;
 pub mod random;

@@ -2,35 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use serde_json::json;
-use toka_kernel::body::registry_digest;
 use toka_kernel::body::v1::{
-    BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, Grant, GrantAsked, OpenAsked,
-    Plan, ReportAsked, ResolveAsked, SessionLimits, SpawnAsked, StartAsked,
+    BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, Plan, ProbeAsked,
+    ReportAsked, ResolveAsked, SpawnAsked, StartAsked, UnbindAsked,
 };
-use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
+use toka_kernel::capability::{Capability, ExactName, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
-use toka_kernel::keys::PublicKey;
-use toka_kernel::limits::{STATE_INTERVAL, TOOLS_PER_BINDING_MAX};
+use toka_kernel::keys::{PublicKey, SecretKey};
+use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
 use toka_kernel::tool::Effect;
 use toka_kernel::{
-    AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, RULES, State,
+    AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, EntryRef, Event, Genesis, State,
 };
 use toka_projections::Views;
 use toka_tools::prepare;
 
 use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
-use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool};
-use crate::sandbox::Launcher;
+use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool, outcome};
+use crate::genesis::{Drawn, genesis};
+use crate::sandbox::{self, Launcher};
+use crate::system::{System, SystemError};
 use crate::transcripts::{FoldError, Transcripts};
 
-/// How deep the agents of a session may be nested.
-const TREE_DEPTH_MAX: u8 = 15;
-/// How long the root grants of a session hold, in µs: 24 hours.
-const ROOTS_HOLD_US: u64 = 24 * 3_600 * 1_000_000;
+mod roots;
+
+use roots::{TREE_DEPTH_MAX, is_named, tree_depth, wanted};
+
+pub use roots::{right_to_resolve, root_grants};
 
 /// The people and keys of the node that opens a session.
 #[derive(Clone, Debug)]
@@ -76,6 +79,15 @@ pub enum RunError {
     /// The session could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The system session did not take what it must hold of this one.
+    #[error(transparent)]
+    System(#[from] SystemError),
+    /// There is a system session, and nobody signs what it is to open.
+    #[error("a session is opened by its operator, and nothing was given to sign with")]
+    Unsigned,
+    /// A tool that the system session does not hold as approved under this digest.
+    #[error("tool `{0}` is not approved as it stands")]
+    NotApproved(String),
     /// The log does not hold what an agent needs to go on.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -135,67 +147,8 @@ pub struct Finish {
     pub code: EndCode,
     /// Where in the script, for people.
     pub why: Option<agents::Why>,
-}
-
-/// The root grants that running `spec` takes: what its file asks for, and the right to spawn it.
-///
-/// # Errors
-/// [`RunError::Capability`] for a text that is no capability this version can grant.
-pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, RunError> {
-    let depth = tree_depth(spec, 0)?;
-    let exp = now_us + ROOTS_HOLD_US.min(spec.agent().budget.wall_us.max(1));
-    let mut roots = Vec::new();
-    for text in spec.requested() {
-        let refuse = |why: String| RunError::Capability { capability: text.clone(), why };
-        let mut root = Capability::parse_at(text, now_us).map_err(|error| refuse(error.to_string()))?;
-        root.exp_us = Some(root.exp_us.unwrap_or(exp).min(exp));
-        root.depth = root.depth.max(depth);
-        if let Scope::Tool(_) = root.scope {
-            root.limits.amounts[0].get_or_insert(spec.agent().budget.calls);
-        }
-        let until = root.exp_us.unwrap_or(exp);
-        if until <= now_us {
-            return Err(refuse("it has expired already".to_owned()));
-        }
-        if root.nbf_us.unwrap_or(0) >= until {
-            return Err(refuse("it would never be valid".to_owned()));
-        }
-        roots.push(root);
-    }
-    let name = ExactName::parse(spec.name())
-        .map_err(|code| RunError::Capability { capability: format!("agent:{}", spec.name()), why: code.to_string() })?;
-    let mut spawn = Capability::of(Scope::agent_need(&name, 1));
-    spawn.exp_us = Some(exp);
-    roots.push(spawn);
-    Ok(roots)
-}
-
-/// The right of the opener to say what came of a call, as a root grant that ends at `exp_us`; `None` where no tool that
-/// the agents of `spec` may use needs it. It goes before the other roots.
-pub fn right_to_resolve(spec: &AgentSpec, tools: &[Tool], exp_us: u64) -> Option<Capability> {
-    let mut patterns = Vec::new();
-    patterns_of(spec, &mut patterns, 0).ok()?;
-    let once = |tool: &Tool| tool.spec().effect == Effect::Once.number();
-    let named = |tool: &Tool| patterns.iter().any(|pattern| is_named(pattern, &tool.spec().name));
-    if !tools.iter().any(|tool| once(tool) && named(tool)) {
-        return None;
-    }
-    let mut right = Capability::parse("admin:#resolve").ok()?;
-    right.exp_us = Some(exp_us);
-    Some(right)
-}
-
-/// Levels of agents in a spec: 1 for an agent that spawns none.
-fn tree_depth(spec: &AgentSpec, above: u8) -> Result<u8, RunError> {
-    if above >= TREE_DEPTH_MAX {
-        return Err(RunError::TooDeep);
-    }
-    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
-    let mut below = 0;
-    for child in names.iter().filter_map(|name| spec.child(name)) {
-        below = below.max(tree_depth(&child, above + 1)?);
-    }
-    Ok(below + 1)
+    /// The step at which a jail could not be made, if one could not: then a tool was not run.
+    pub unavailable: Option<String>,
 }
 
 /// A session that is being run by this process.
@@ -205,12 +158,18 @@ pub struct Session {
     executors: Executors,
     tools: Vec<Tool>,
     watch: Arc<dyn Watch>,
+    system: Option<System>,
+    launcher: Option<Arc<Launcher>>,
+    /// Finds out what this machine can confine, while the session runs.
+    probing: Option<JoinHandle<Option<ProbeAsked>>>,
     /// Entries of the tail that the transcripts have seen.
     folded: usize,
     /// Agents that have nothing more to do and whose children have not ended.
     ending: BTreeMap<AgentId, (PrincipalId, bool, EndCode)>,
     /// Why agents failed, for people; the log holds the code.
     whys: BTreeMap<AgentId, agents::Why>,
+    /// The step at which a jail could not be made.
+    unavailable: Option<String>,
 }
 
 /// What a session needs besides its engine.
@@ -225,6 +184,8 @@ pub struct Means {
     pub threads: usize,
     /// Who is told.
     pub watch: Arc<dyn Watch>,
+    /// The node's own session, which lists this one and holds what its tools are; without it a session stands alone.
+    pub system: Option<System>,
 }
 
 impl std::fmt::Debug for Means {
@@ -241,10 +202,11 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// Opens a session for `spec` with these root grants, and spawns and starts its agent. All of it becomes durable at
-    /// once, by the first step of [`Session::run`], or not at all.
+    /// once, by the first step of [`Session::run`], or not at all. Where there is a system session, `key` signs the
+    /// opening there, and that is durable before.
     ///
     /// # Errors
-    /// [`RunError`]; nothing is then in the store.
+    /// [`RunError`]; nothing of the session is then in the store.
     pub fn open(
         mut parts: Parts,
         node: &Node,
@@ -252,18 +214,39 @@ impl Session {
         roots: &[Capability],
         interactive: bool,
         means: Means,
+        key: Option<&SecretKey>,
     ) -> Result<Session, RunError> {
-        let mut random = || {
-            let mut bytes = [0; 32];
-            parts.random.fill(&mut bytes).map(|()| Digest(bytes)).map_err(CommitError::from)
+        let drawn = Drawn::from(parts.random.as_mut()).map_err(CommitError::from)?;
+        let mut genesis = work_genesis(node, roots, &drawn, interactive);
+        let opening = match &means.system {
+            None => None,
+            Some(system) => Some(system.sign_opening(drawn.open, roots, key.ok_or(RunError::Unsigned)?)?),
         };
-        let (nonce, seed, open) = (random()?, random()?, random()?);
-        let genesis = genesis(node, roots, nonce, seed, open, interactive);
+        if let Some(opening) = &opening {
+            opening.embed(&mut genesis);
+        }
         let engine = Engine::open(parts, &genesis)?;
         let mut session = Session::over(engine, means);
-        session.bind_tools(spec)?;
-        session.spawn_top(node, spec, roots, seed)?;
+        let wanted = wanted(&session.tools, spec)?;
+        wanted.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| session.bind(tools))?;
+        session.probe(&wanted);
+        session.spawn_top(node, spec, roots, drawn.seed)?;
+        let id = session.id();
+        if let (Some(opening), Some(system)) = (opening, &mut session.system) {
+            system.register_session(opening, id)?;
+        }
         Ok(session)
+    }
+
+    /// Finds out what this machine can confine if one of these tools is a foreign program and the system session does
+    /// not know. The answer decides nothing: a jail that cannot be made is an outcome.
+    fn probe(&mut self, tools: &[Tool]) {
+        let (Some(system), Some(launcher)) = (&self.system, &self.launcher) else { return };
+        let is_program = |tool: &Tool| matches!(tool, Tool::Program(_));
+        if tools.iter().any(is_program) && system.is_probe_due(launcher) {
+            let launcher = launcher.clone();
+            self.probing = std::thread::Builder::new().spawn(move || sandbox::probe(&launcher)).ok();
+        }
     }
 
     /// Loads a session that was interrupted.
@@ -289,7 +272,40 @@ impl Session {
         let mut session = Session::over(engine, means);
         session.transcripts = transcripts;
         session.give_up_once()?;
+        session.unbind_quarantined()?;
         Ok(session)
+    }
+
+    /// Unbinds the tools that were quarantined while nothing ran here.
+    fn unbind_quarantined(&mut self) -> Result<(), RunError> {
+        let Some(system) = &self.system else { return Ok(()) };
+        let mut found = Vec::new();
+        for (name, row) in self.views().registry.iter().filter(|(_, row)| row.unbound_at.is_none()) {
+            if let Some(cite) = system.quarantined(name, row.digest)? {
+                found.push((name.to_owned(), row.digest, cite));
+            }
+        }
+        found.into_iter().try_for_each(|(name, digest, cite)| self.unbind(name, digest, cite))
+    }
+
+    fn unbind(&mut self, name: String, digest: Digest, cite: EntryRef) -> Result<(), RunError> {
+        let asked = UnbindAsked { name, digest, why: DRIFT, cite };
+        let command = Command::of_node(Ask::UnbindTool(asked), Vec::new());
+        let committed = self.engine.commit(PrincipalId::NODE, command, &[])?;
+        refused("unbinding a tool", &committed.event)
+    }
+
+    /// Quarantines the tool of a call that was not run because its files are not what was approved, and takes it from
+    /// this session.
+    fn quarantine(&mut self, call: CallId) -> Result<(), RunError> {
+        let Some(row) = self.views().calls.get(call) else { return Ok(()) };
+        let name = row.tool.clone();
+        let Some(digest) = self.engine.state().bound_digest(&name) else { return Ok(()) };
+        let Some(system) = &mut self.system else { return Ok(()) };
+        match system.quarantine(&name, digest, None)? {
+            Some(cite) => self.unbind(name, digest, cite),
+            None => Ok(()),
+        }
     }
 
     /// Says of each call that was interrupted and must not run twice that nobody knows what came of it.
@@ -334,12 +350,22 @@ impl Session {
         Session {
             engine,
             transcripts: Transcripts::default(),
-            executors: Executors::start(means.threads, means.tools.clone(), means.launcher, means.roots, notice),
+            executors: Executors::start(
+                means.threads,
+                means.tools.clone(),
+                means.launcher.clone(),
+                means.roots,
+                notice,
+            ),
             tools: means.tools,
             watch: means.watch,
+            system: means.system,
+            launcher: means.launcher,
+            probing: None,
             folded: 0,
             ending: BTreeMap::new(),
             whys: BTreeMap::new(),
+            unavailable: None,
         }
     }
 
@@ -596,6 +622,14 @@ impl Session {
         let admitted = call.admitted_at;
         let Some(executor) = self.engine.state().executor_of(toka_kernel::tool::Model::Tool) else { return Ok(()) };
         let digest = derive(Context::CommandId, &[&ended.call.0, &ended.attempt.to_be_bytes(), b"report"]);
+        let (call, kind) = (ended.call, ended.outcome.kind);
+        if kind == outcome::SANDBOX_UNAVAILABLE {
+            self.unavailable = ended.outcome.symbol.clone().or(Some("unknown".to_owned()));
+            // What was found out before no longer holds.
+            if let (None, Some(launcher)) = (&self.probing, self.launcher.clone()) {
+                self.probing = std::thread::Builder::new().spawn(move || sandbox::probe(&launcher)).ok();
+            }
+        }
         let mut blobs: Vec<Vec<u8>> = Vec::new();
         // In the order of the fields, since first references ascend.
         let [stdout, stderr, result, record] = [ended.stdout, ended.stderr, ended.result, ended.record].map(|bytes| {
@@ -622,30 +656,13 @@ impl Session {
         let mut command = Command::new(short(digest), admitted, Ask::Report(Box::new(asked)), Vec::new());
         command.as_of = admitted;
         let committed = self.engine.commit(executor, command, &blobs)?;
-        refused("the report of a call", &committed.event)
+        refused("the report of a call", &committed.event)?;
+        if kind == outcome::PIN_MISMATCH { self.quarantine(call) } else { Ok(()) }
     }
 
     fn commit(&mut self, by: PrincipalId, id: CommandId, ask: Ask, blobs: &[Vec<u8>]) -> Result<Event, RunError> {
         let as_of = self.engine.state().head().seq;
         Ok(self.engine.commit(by, Command::new(id, as_of, ask, Vec::new()), blobs)?.event)
-    }
-
-    fn bind_tools(&mut self, spec: &AgentSpec) -> Result<(), RunError> {
-        let mut patterns = Vec::new();
-        patterns_of(spec, &mut patterns, 0)?;
-        let mut wanted: Vec<Tool> = Vec::new();
-        for text in patterns {
-            let named = |tool: &&Tool| is_named(&text, &tool.spec().name);
-            let found: Vec<_> = self.tools.iter().filter(named).cloned().collect();
-            if found.is_empty() {
-                let known: Vec<&str> = self.tools.iter().map(|tool| tool.spec().name.as_str()).collect();
-                return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
-            }
-            wanted.extend(found);
-        }
-        wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
-        wanted.dedup_by(|a, b| a.spec().name == b.spec().name);
-        wanted.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| self.bind(tools))
     }
 
     /// Binds as many tools as one event takes.
@@ -658,12 +675,22 @@ impl Session {
         let mut blobs = Vec::new();
         for (index, tool) in wanted.iter().enumerate() {
             let text = u16::try_from(index).unwrap_or(u16::MAX);
-            tools.push(Binding { tool: tool.spec().decision(text).map_err(fault)?, cite: None, replaces: None });
+            let cite = self.approval(tool)?;
+            tools.push(Binding { tool: tool.spec().decision(text).map_err(fault)?, cite, replaces: None });
             blobs.push(tool.spec().encode().map_err(fault)?);
         }
         let command = Command::of_node(Ask::BindTool(BindAsked { tools }), Vec::new());
         let committed = self.engine.commit(PrincipalId::NODE, command, &blobs)?;
         refused("binding the tools", &committed.event)
+    }
+
+    /// Where the system session approved a tool, if there is one.
+    fn approval(&self, tool: &Tool) -> Result<Option<EntryRef>, RunError> {
+        let Some(system) = &self.system else { return Ok(None) };
+        let name = &tool.spec().name;
+        let unapproved = || RunError::NotApproved(name.clone());
+        let digest = tool.spec().digest().map_err(|_| unapproved())?;
+        system.approval(name, digest)?.ok_or_else(unapproved).map(Some)
     }
 
     /// Spawns and starts the agent of the file, from the root grants and below them.
@@ -741,73 +768,34 @@ impl Session {
         let event = self.commit(opener, id, Ask::CloseSession(CloseAsked { why, reason: None }), &[])?;
         refused("closing the session", &event)?;
         self.flush()?;
+        if let Some(system) = &mut self.system {
+            system.end_session(self.engine.state().head())?;
+            if let Some(probed) = self.probing.take().and_then(|probing| probing.join().ok().flatten()) {
+                system.record_probe(probed)?;
+            }
+        }
         Ok(Finish {
             session: self.id(),
             completed: failed.is_none(),
             code: failed.and_then(|(_, code)| EndCode::from_number(code)).unwrap_or(EndCode::None),
             why: failed.and_then(|(agent, _)| self.whys.remove(&agent)),
+            unavailable: self.unavailable,
         })
     }
 }
 
-fn genesis(node: &Node, roots: &[Capability], nonce: Digest, seed: Digest, open: Digest, interactive: bool) -> Genesis {
-    let opener = node.opener();
-    let grant = |cap: &Capability| Grant {
-        parent: None,
-        issuer: opener,
-        subject: opener,
-        cap: cap.clone(),
-        answers: Vec::new(),
-    };
-    Genesis {
-        class: CLASS_WORK,
-        suite: toka_kernel::entry::SUITE,
-        rules: RULES,
-        origin: node.origin.clone(),
-        nonce,
-        seed,
-        build: node.build.clone(),
-        registry: registry_digest(),
-        root_key: node.root_key,
-        keys: node.key_grants.clone(),
-        interval: STATE_INTERVAL,
-        limits: SessionLimits { max_running: 10 },
-        interactive,
-        open: OpenAsked { id: short(open), under: None, body: Bytes(vec![0x80]), signed: None },
-        opener,
-        principals: vec![
-            FirstPrincipal { id: Some(opener), kind: 1, custody: 1, keys: vec![node.operator], models: 0 },
-            FirstPrincipal { id: Some(node.executor()), kind: 3, custody: 1, keys: Vec::new(), models: 1 },
-        ],
-        grants: roots.iter().map(grant).collect(),
-        ceiling: None,
-        prices: None,
-        extensions: Vec::new(),
-        system: None,
-        checkpoint: None,
-        parent: None,
-    }
-}
+/// Why a tool is unbound: its files have changed.
+const DRIFT: u8 = 1;
+/// Agents of a session that may run at the same time.
+const RUNNING_MAX: u16 = 10;
 
-/// The tool patterns of a spec and of every agent it can reach.
-fn patterns_of(spec: &AgentSpec, patterns: &mut Vec<String>, above: u8) -> Result<(), RunError> {
-    if above >= TREE_DEPTH_MAX {
-        return Err(RunError::TooDeep);
-    }
-    patterns.extend(spec.agent().tools.iter().cloned());
-    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
-    for child in names.iter().filter_map(|name| spec.child(name)) {
-        patterns_of(&child, patterns, above + 1)?;
-    }
-    Ok(())
-}
-
-/// Whether a tool of this name is among those that `pattern` names.
-fn is_named(pattern: &str, name: &str) -> bool {
-    match (NamePat::parse(pattern), ExactName::parse(name)) {
-        (Ok(pattern), Ok(name)) => pattern.covers(&NamePat::Exact(name)),
-        (Err(_), _) | (_, Err(_)) => false,
-    }
+fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: bool) -> Genesis {
+    let mut genesis = genesis(node, CLASS_WORK, drawn, roots);
+    genesis.limits.max_running = RUNNING_MAX;
+    genesis.interactive = interactive;
+    let executor = node.executor();
+    genesis.principals.push(FirstPrincipal { id: Some(executor), kind: 3, custody: 1, keys: Vec::new(), models: 1 });
+    genesis
 }
 
 fn same_kind(a: &Scope, b: &Scope) -> bool {

@@ -1,21 +1,26 @@
 //! The system session: the node's own chain, which holds what is true of the node whatever session runs: the tools it
 //! knows, where each stands, and what was found of them.
 
-use toka_kernel::body::registry_digest;
+use std::sync::Arc;
+
 use toka_kernel::body::v1::{
-    ApproveToolAsked, FirstPrincipal, Grant, OpenAsked, QuarantineToolAsked, RegisterToolAsked, SessionLimits,
+    ApproveToolAsked, EndHead, EndSessionAsked, OpenAsked, OpenSessionAsked, ProbeAsked, QuarantineToolAsked,
+    RegisterToolAsked, RootAsked,
 };
 use toka_kernel::capability::Capability;
+use toka_kernel::entry::EntryRef;
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{Bytes, CommandId, Digest, GrantId, PrincipalId, SessionId, TimeUs, derived};
+use toka_kernel::ids::{Bytes, CommandId, Digest, GrantId, PrincipalId, Seq, SessionId, TimeUs, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
-use toka_kernel::limits::STATE_INTERVAL;
+use toka_kernel::signed::open_body;
 use toka_kernel::tool::{ToolSpec, ToolSpecError};
-use toka_kernel::{Ask, BlobRef, Body, CLASS_SYSTEM, Code, Command, Event, Genesis, RULES, Signed, ToolState};
-use toka_projections::{Catalogue, KnownTool};
-use toka_store::{Log, ReadError};
+use toka_kernel::{Ask, BlobRef, Body, CLASS_SYSTEM, Code, Command, Event, Genesis, Head, Signed, ToolState, event};
+use toka_projections::{Catalogue, KnownTool, Probed};
+use toka_store::{Log, ReadError, ReadLog};
 
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
+use crate::genesis::{Drawn, genesis};
+use crate::sandbox::{self, Launcher};
 use crate::session::Node;
 
 /// What the opener of the system session may do there.
@@ -26,7 +31,33 @@ const SIGNED_US: u64 = 60_000_000;
 /// The system session of a node, open for writing.
 pub struct System {
     engine: Engine,
+    log: Arc<dyn Log>,
     opener: PrincipalId,
+}
+
+/// The opening of a work session as its operator signed it: what the genesis of the session holds, and what the system
+/// session registers once the session has an id.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    id: CommandId,
+    under: GrantId,
+    asked: OpenSessionAsked,
+    signed: Bytes,
+    /// Where the system session stood.
+    cite: EntryRef,
+}
+
+impl Opening {
+    /// Puts the opening into the genesis it is for.
+    pub(crate) fn embed(&self, genesis: &mut Genesis) {
+        genesis.system = Some(self.cite);
+        genesis.open = OpenAsked {
+            id: self.id,
+            under: Some(self.under),
+            body: Bytes(open_body(&self.asked)),
+            signed: Some(self.signed.clone()),
+        };
+    }
 }
 
 /// Why the system session did not take something.
@@ -65,15 +96,15 @@ impl System {
     /// # Errors
     /// [`SystemError::Commit`]; then there is none.
     pub fn create(mut parts: Parts, node: &Node, rights_end_us: TimeUs) -> Result<System, SystemError> {
-        let mut random = || {
-            let mut bytes = [0; 32];
-            parts.random.fill(&mut bytes).map(|()| Digest(bytes)).map_err(CommitError::from)
-        };
-        let (nonce, seed, open) = (random()?, random()?, random()?);
-        let genesis = genesis(node, rights_end_us, nonce, seed, open);
-        let mut engine = Engine::open(parts, &genesis)?;
+        let drawn = Drawn::from(parts.random.as_mut()).map_err(CommitError::from)?;
+        let mut rights = Capability::parse(RIGHTS).ok();
+        if let Some(rights) = &mut rights {
+            rights.exp_us = Some(rights_end_us);
+        }
+        let log = parts.log.clone();
+        let mut engine = Engine::open(parts, &genesis(node, CLASS_SYSTEM, &drawn, &rights))?;
         engine.flush(&mut |_, _| ())?;
-        Ok(System { engine, opener: node.opener() })
+        Ok(System { engine, log, opener: node.opener() })
     }
 
     /// Loads the system session `session`; every entry is checked again.
@@ -81,8 +112,9 @@ impl System {
     /// # Errors
     /// [`SystemError::Load`] for the first thing that is wrong with it.
     pub fn load(parts: Parts, session: SessionId, root: &PublicKey, node: &Node) -> Result<System, SystemError> {
+        let log = parts.log.clone();
         let engine = Engine::load(parts, session, root, &mut |_| ())?;
-        Ok(System { engine, opener: node.opener() })
+        Ok(System { engine, log, opener: node.opener() })
     }
 
     /// The session.
@@ -139,18 +171,141 @@ impl System {
         Ok(digest)
     }
 
-    /// Quarantines an approved tool whose files are no longer those that were approved. Nothing happens if it is not
-    /// approved any more.
+    /// Registers the tools that come with the node, each as approved; those that stand so already are left alone.
+    ///
+    /// # Errors
+    /// [`SystemError::Commit`], [`SystemError::Spec`].
+    pub fn register_own<'s>(&mut self, own: impl IntoIterator<Item = &'s ToolSpec>) -> Result<(), SystemError> {
+        for spec in own {
+            let (digest, text) = (spec.digest()?, spec.encode()?);
+            if self.tools().get(&spec.name).is_some_and(|known| known.digest == digest) {
+                continue;
+            }
+            // No file describes them: their spec is part of the program.
+            let asked =
+                RegisterToolAsked { tool: spec.decision(0)?, file: digest, state: ToolState::Approved.number() };
+            let ask = Ask::RegisterTool(Box::new(asked));
+            let command = Command::new(self.command_id(&ask), self.engine.state().head().seq, ask, Vec::new());
+            let committed = self.engine.commit(PrincipalId::NODE, command, &[text])?;
+            accepted(&committed.event, &format!("registering `{}`", spec.name))?;
+        }
+        Ok(self.engine.flush(&mut |_, _| ())?)
+    }
+
+    /// Quarantines an approved tool whose files are no longer those that were approved, and says where that stands;
+    /// `None` if it is not approved any more, and nothing happens.
     ///
     /// # Errors
     /// [`SystemError::Commit`].
-    pub fn quarantine(&mut self, name: &str, digest: Digest, seen: Option<Digest>) -> Result<(), SystemError> {
+    pub fn quarantine(
+        &mut self,
+        name: &str,
+        digest: Digest,
+        seen: Option<Digest>,
+    ) -> Result<Option<EntryRef>, SystemError> {
         let approved = |tool: &KnownTool| tool.state == ToolState::Approved && tool.digest == digest;
         if !self.tools().get(name).is_some_and(approved) {
-            return Ok(());
+            return Ok(None);
         }
         let ask = Ask::QuarantineTool(QuarantineToolAsked { name: name.to_owned(), digest, why: DRIFT, seen });
-        self.commit(PrincipalId::NODE, Command::of_node(ask, Vec::new()), &[], &format!("quarantining `{name}`"))
+        self.commit(PrincipalId::NODE, Command::of_node(ask, Vec::new()), &[], &format!("quarantining `{name}`"))?;
+        self.cite(self.engine.state().head().seq)
+    }
+
+    /// Whether the last record of what this machine can confine is of another launcher or another kernel.
+    pub(crate) fn is_probe_due(&self, launcher: &Launcher) -> bool {
+        let kernel = sandbox::kernel_release();
+        let same = |probed: &Probed| launcher.digest().is_ok_and(|jail| probed.jail == jail) && probed.kernel == kernel;
+        !self.engine.views().probed.as_ref().is_some_and(same)
+    }
+
+    /// Records what this machine can confine.
+    pub(crate) fn record_probe(&mut self, asked: ProbeAsked) -> Result<(), SystemError> {
+        let command = Command::of_node(Ask::RecordProbe(asked), Vec::new());
+        self.commit(PrincipalId::NODE, command, &[], "recording what this machine can confine")
+    }
+
+    /// The entry that brought a tool of this digest where it stands; `None` unless it is approved.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn approval(&self, name: &str, digest: Digest) -> Result<Option<EntryRef>, SystemError> {
+        let approved = |tool: &&KnownTool| tool.digest == digest && tool.state == ToolState::Approved;
+        self.tools().get(name).filter(approved).map_or(Ok(None), |known| self.cite(known.changed_at))
+    }
+
+    /// The entry that quarantined the tool of this digest; `None` unless it is quarantined.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn quarantined(&self, name: &str, digest: Digest) -> Result<Option<EntryRef>, SystemError> {
+        let found = |tool: &&KnownTool| tool.digest == digest && tool.state == ToolState::Quarantined;
+        self.tools().get(name).filter(found).map_or(Ok(None), |known| self.cite(known.changed_at))
+    }
+
+    /// Signs the opening of a session whose opener holds `roots`, with the operator's key.
+    pub(crate) fn sign_opening(
+        &self,
+        id: CommandId,
+        roots: &[Capability],
+        key: &SecretKey,
+    ) -> Result<Opening, SystemError> {
+        let until = self.engine.now_us().map_err(CommitError::from)? + SIGNED_US;
+        let roots = roots.iter().map(|cap| RootAsked { from: None, cap: cap.to_string() }).collect();
+        let asked = OpenSessionAsked { session: SessionId::ZERO, opener: self.opener, roots };
+        let ask = Ask::OpenSession(Box::new(asked.clone()));
+        let signed = Signed::sign(self.id(), self.nonce(), until, &ask, &[], key).encode();
+        let head = self.engine.state().head();
+        let cite = EntryRef { session: head.session, seq: head.seq, hash: head.hash };
+        Ok(Opening { id, under: self.rights(), asked, signed, cite })
+    }
+
+    /// Registers the session that was sealed with this opening. It may become durable after this and not before.
+    pub(crate) fn register_session(&mut self, mut opening: Opening, session: SessionId) -> Result<(), SystemError> {
+        opening.asked.session = session;
+        let ask = Ask::OpenSession(Box::new(opening.asked));
+        let mut command = Command::new(opening.id, opening.cite.seq, ask, Vec::new());
+        command.under = Some(opening.under);
+        command.signed = Some(opening.signed);
+        self.commit(self.opener, command, &[], "opening the session")
+    }
+
+    /// Records that a session is closed, and where it ended.
+    pub(crate) fn end_session(&mut self, head: &Head) -> Result<(), SystemError> {
+        let at = EndHead { seq: head.seq, hash: head.hash };
+        self.end(EndSessionAsked { session: head.session, how: CLOSED, head: Some(at), spent: Vec::new() })
+    }
+
+    fn end(&mut self, asked: EndSessionAsked) -> Result<(), SystemError> {
+        let what = format!("recording the end of session {}", asked.session);
+        self.commit(PrincipalId::NODE, Command::of_node(Ask::EndSession(asked), Vec::new()), &[], &what)
+    }
+
+    /// Records what a crash kept from being recorded: sessions that were closed, and sessions of which nothing but their
+    /// registration became durable.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn settle(&mut self) -> Result<(), SystemError> {
+        let open: Vec<SessionId> = self.engine.state().listed_open().collect();
+        for session in open {
+            match self.log.head(session)? {
+                None => self.end(EndSessionAsked { session, how: NEVER_OPENED, head: None, spent: Vec::new() })?,
+                Some(head) if head.kind == event::kind::SESSION_CLOSED => self.end_session(&head)?,
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn cite(&self, seq: Seq) -> Result<Option<EntryRef>, SystemError> {
+        let entry = self.engine.entry(seq)?;
+        Ok(entry.map(|entry| EntryRef { session: self.id(), seq, hash: entry.hash() }))
+    }
+
+    /// A nonce that differs for every signature, since the head does.
+    fn nonce(&self) -> [u8; 16] {
+        short(derive(Context::CommandId, &[&self.engine.state().head().hash.0, b"nonce"])).0
     }
 
     /// The grant of the opener's rights: the first that the genesis issues.
@@ -173,8 +328,7 @@ impl System {
     ) -> Result<(), SystemError> {
         let (rights, session) = (self.rights(), self.id());
         let until = self.engine.now_us().map_err(CommitError::from)? + SIGNED_US;
-        let mut nonce = [0; 16];
-        nonce.copy_from_slice(&derive(Context::CommandId, &[&self.engine.state().head().hash.0, b"nonce"]).0[..16]);
+        let nonce = self.nonce();
         let mut command = Command::new(self.command_id(&ask), self.engine.state().head().seq, ask, Vec::new());
         command.under = Some(rights);
         let sign = |ask: &Ask, blobs: &[BlobRef]| Signed::sign(session, nonce, until, ask, blobs, key).encode();
@@ -198,22 +352,27 @@ impl System {
     /// Makes an answer durable, a refusal too.
     fn taken(&mut self, event: &Event, what: &str) -> Result<(), SystemError> {
         self.engine.flush(&mut |_, _| ())?;
-        if let Body::Refused(refused, _) = &event.body {
-            let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
-            return Err(SystemError::Refused { what: what.to_owned(), code, why: refused.rule.clone() });
-        }
-        Ok(())
+        accepted(event, what)
     }
+}
+
+fn accepted(event: &Event, what: &str) -> Result<(), SystemError> {
+    let Body::Refused(refused, _) = &event.body else { return Ok(()) };
+    let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
+    Err(SystemError::Refused { what: what.to_owned(), code, why: refused.rule.clone() })
 }
 
 /// Why a tool is quarantined: its files have changed.
 const DRIFT: u8 = 1;
+/// How a session ended: it was closed, or nothing of it became durable.
+const CLOSED: u8 = 1;
+const NEVER_OPENED: u8 = 2;
 
 /// The tools that the system session `session` of a store knows, without writing: every entry is applied again.
 ///
 /// # Errors
 /// What is wrong with the session or the store.
-pub fn known_tools(log: &dyn Log, session: SessionId) -> Result<Vec<(KnownTool, ToolSpec)>, SystemError> {
+pub fn known_tools(log: &dyn ReadLog, session: SessionId) -> Result<Vec<(KnownTool, ToolSpec)>, SystemError> {
     let mut views = toka_projections::Views::default();
     let mut state = toka_kernel::State::new();
     for row in log.read(session, 0) {
@@ -231,46 +390,6 @@ pub fn known_tools(log: &dyn Log, session: SessionId) -> Result<Vec<(KnownTool, 
         }
     }
     Ok(tools)
-}
-
-fn genesis(node: &Node, rights_end_us: TimeUs, nonce: Digest, seed: Digest, open: Digest) -> Genesis {
-    let opener = node.opener();
-    let mut rights = Capability::parse(RIGHTS).ok();
-    if let Some(rights) = &mut rights {
-        rights.exp_us = Some(rights_end_us);
-    }
-    let grant = |cap| Grant { parent: None, issuer: opener, subject: opener, cap, answers: Vec::new() };
-    Genesis {
-        class: CLASS_SYSTEM,
-        suite: toka_kernel::entry::SUITE,
-        rules: RULES,
-        origin: node.origin.clone(),
-        nonce,
-        seed,
-        build: node.build.clone(),
-        registry: registry_digest(),
-        root_key: node.root_key,
-        keys: node.key_grants.clone(),
-        interval: STATE_INTERVAL,
-        limits: SessionLimits { max_running: 1 },
-        interactive: false,
-        open: OpenAsked { id: short(open), under: None, body: Bytes(vec![0x80]), signed: None },
-        opener,
-        principals: vec![FirstPrincipal {
-            id: Some(opener),
-            kind: 1,
-            custody: 1,
-            keys: vec![node.operator],
-            models: 0,
-        }],
-        grants: rights.into_iter().map(grant).collect(),
-        ceiling: None,
-        prices: None,
-        extensions: Vec::new(),
-        system: None,
-        checkpoint: None,
-        parent: None,
-    }
 }
 
 fn short(digest: Digest) -> CommandId {

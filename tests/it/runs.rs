@@ -65,6 +65,7 @@ fn means(dir: &Path, seen: &Arc<Seen>) -> Means {
         launcher: None,
         roots: BTreeMap::from([("project".to_owned(), root)]),
         threads: 2,
+        system: None,
         watch: seen.clone(),
     }
 }
@@ -78,7 +79,7 @@ fn run(log: &Arc<dyn Log>, dir: &Path, spec: &AgentSpec) -> (Result<Finish, RunE
     let keys = Keys::seeded(1);
     let seen = Arc::new(Seen::default());
     let roots: Vec<Capability> = root_grants(spec, START_US).expect("roots");
-    let session = Session::open(parts(log, &keys), &node(&keys), spec, &roots, false, means(dir, &seen));
+    let session = Session::open(parts(log, &keys), &node(&keys), spec, &roots, false, means(dir, &seen), None);
     (session.and_then(Session::run), seen)
 }
 

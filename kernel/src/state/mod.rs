@@ -322,6 +322,11 @@ impl State {
         self.listed.get(&session).map(|listed| listed.open)
     }
 
+    /// The sessions that the system session lists and whose end it has not recorded.
+    pub fn listed_open(&self) -> impl Iterator<Item = SessionId> {
+        self.listed.iter().filter(|(_, listed)| listed.open).map(|(session, _)| *session)
+    }
+
     /// Whether nobody knows how a call ended and nobody has settled it.
     pub fn is_in_doubt(&self, call: CallId) -> bool {
         self.calls.get(&call).is_some_and(|call| call.doubt)

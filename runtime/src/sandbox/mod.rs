@@ -20,3 +20,4 @@ pub use self_test::{SelfTest, SelfTestFailed, Step};
 pub use spawn::Launcher;
 
 pub(crate) use program::run;
+pub(crate) use self_test::{kernel_release, probe};

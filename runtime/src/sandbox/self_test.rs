@@ -3,6 +3,7 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use toka_kernel::body::v1::ProbeAsked;
 
 use super::spawn::Launcher;
 
@@ -56,4 +57,30 @@ impl Launcher {
             io::Error::other(format!("the launcher gave no report ({}): {}", output.status, said.trim()))
         })
     }
+}
+
+/// The release of the kernel that runs.
+pub(crate) fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Which levels `launcher` can hold on this machine, each tried; nothing where the launcher cannot be read. Takes about a
+/// second of processor time, since the limit of it is tried too.
+pub(crate) fn probe(launcher: &Launcher) -> Option<ProbeAsked> {
+    let jail = launcher.digest().ok()?;
+    let mut asked = ProbeAsked { levels: 0, layers: 0, landlock_abi: 0, jail, kernel: kernel_release() };
+    let tests = std::thread::scope(|scope| {
+        let strong = scope.spawn(|| launcher.self_test("strong"));
+        let landlock = launcher.self_test("landlock");
+        [strong.join().ok().and_then(Result::ok), landlock.ok()]
+    });
+    for (bit, test) in tests.into_iter().enumerate() {
+        let Some(test) = test else { continue };
+        asked.landlock_abi = asked.landlock_abi.max(test.landlock_abi);
+        if test.ok {
+            asked.levels |= 1 << bit;
+            asked.layers |= test.layers;
+        }
+    }
+    Some(asked)
 }

@@ -106,7 +106,7 @@ fn nobody_listening_on_stderr_stops_nothing() {
     }
     let sessions = desk.json(&["sessions", "list"]);
     for session in sessions["sessions"].as_array().expect("sessions") {
-        assert_eq!(session["status"], "completed");
+        assert!(session["status"] == "completed" || session["status"] == "system", "{session}");
     }
 }
 

@@ -88,7 +88,7 @@ fn a_passphrase_file_seals_the_key_of_the_operator() {
     assert!(key.contains("argon2"), "sealed: {key}");
     let guide = super::agents::reader(super::agents::GUIDE);
     desk.write("project/docs/guide.md", "hello\n");
-    desk.run(&guide).expect(0);
+    desk.run(&guide).expect(5);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod exit_codes;
 mod export;
 mod init;
 mod normal;
+mod openings;
 mod replay;
 mod run;
 mod secrets;

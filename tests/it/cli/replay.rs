@@ -13,9 +13,9 @@ fn exported() -> (Desk, String) {
 
 #[test]
 fn the_store_and_a_bundle_are_verified() {
-    let (desk, _) = exported();
-    transcript!(desk.toka(&["replay", "verify"]), @r"
-    $ toka replay verify
+    let (desk, session) = exported();
+    transcript!(desk.toka(&["replay", "verify", "--session", &session[..12]]), @r"
+    $ toka replay verify --session <id>
     OK: $DIR/home/toka.sqlite: 1 session, 9 entries as written
     tamper-evident, anchor level L0: nobody outside vouches for the head
 
@@ -24,6 +24,10 @@ fn the_store_and_a_bundle_are_verified() {
       blobs: 4 present, 0 omitted
     --- exit 0
     ");
+    // The node's own session is open as long as the node is.
+    let store = desk.toka(&["replay", "verify"]);
+    store.expect(4);
+    assert!(store.out.contains("truncation after seq 7 not excluded"), "{store}");
     transcript!(desk.toka(&["replay", "verify", "session.tkb", "--root", "home/keys/root.pub"]), @r"
     $ toka replay verify session.tkb --root home/keys/root.pub
     OK: session.tkb: 1 session, 9 entries as written
@@ -32,6 +36,7 @@ fn the_store_and_a_bundle_are_verified() {
     session <id>  9 entries  closed  all of it stands
       frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
       blobs: 4 present, 0 omitted
+      2 entries of other sessions cited that are not here
     --- exit 0
     ");
 }
@@ -47,6 +52,7 @@ fn a_bundle_without_a_root_key_vouches_for_nothing() {
     session <id>  9 entries  closed  nothing of it is vouched for
       frame OK · chain OK · signatures OK · keys NOT_CHECKED · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
       blobs: 4 present, 0 omitted
+      2 entries of other sessions cited that are not here
 
     #1 ROOT_NOT_GIVEN
         → without the root key nobody knows who wrote this: give the node's root key: --root FILE, or --root VKEY
@@ -57,11 +63,13 @@ fn a_bundle_without_a_root_key_vouches_for_nothing() {
 #[test]
 fn the_store_and_a_bundle_are_shown_alike() {
     let (desk, session) = exported();
-    let store = desk.toka(&["replay", "show"]);
+    let store = desk.toka(&["replay", "show", "--session", &session]);
     let bundle = desk.toka(&["replay", "show", "session.tkb"]);
-    assert_eq!(store.expect(0).out, bundle.expect(0).out);
-    transcript!(desk.toka(&["replay", "show", "--kind", "CallAdmitted"]), @r"
-    $ toka replay show --kind CallAdmitted
+    let (heading, entries) = store.expect(0).out.split_once('\n').expect("a heading, since a store has many");
+    assert_eq!((heading, entries), (&*format!("session {}", &session[..12]), &*bundle.expect(0).out));
+    transcript!(desk.toka(&["replay", "show", "--session", &session[..12], "--kind", "CallAdmitted"]), @r"
+    $ toka replay show --session <id> --kind CallAdmitted
+    session <id>
          4  <time>  CallAdmitted    file-reader project:docs/guide.md by reader
     --- stderr
     note: shown as stored, not verified; `verify` checks it
@@ -76,7 +84,7 @@ fn the_nodes_own_store_is_meant_whatever_else_is_said() {
     let (desk, session) = exported();
     for args in [
         &["verify", "--session", &session[..12]] as &[&str],
-        &["verify", "--root", "home/keys/root.pub", "--jobs", "1"],
+        &["verify", "--root", "home/keys/root.pub", "--jobs", "1", "--session", &session],
         &["verify", "--require", "chain,signatures", "--quiet"],
         &["show", "--kind", "CallAdmitted"],
         &["show", "--seq", "0..3"],

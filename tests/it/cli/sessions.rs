@@ -47,9 +47,9 @@ fn sessions_are_listed_with_how_they_ended() {
         let at = rows[0].iter().position(|head| *head == name).expect(name);
         rows[1..].iter().map(|row| row[at]).collect::<Vec<_>>()
     };
-    assert_eq!(column("AGENT"), ["reader", "reader", "reads-all"]);
-    assert_eq!(column("STATUS"), ["completed", "failed", "interrupted"]);
-    assert_eq!(column("REFUSED"), ["0", "1", "0"]);
+    assert_eq!(column("AGENT"), ["-", "reader", "reader", "reads-all"]);
+    assert_eq!(column("STATUS"), ["system", "completed", "failed", "interrupted"]);
+    assert_eq!(column("REFUSED"), ["0", "0", "1", "0"]);
     let listed = desk.json(&["sessions", "list"]);
     assert_eq!(listed["schema"], "toka/sessions/1");
     let listed = listed["sessions"].as_array().expect("sessions");

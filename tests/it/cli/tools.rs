@@ -107,6 +107,49 @@ fn a_script_that_was_edited_does_not_run_until_it_is_approved_again() {
 }
 
 #[test]
+fn a_tool_that_drifts_in_the_midst_of_a_session_is_taken_from_it() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    desk.write("tools/counter.py", format!("{SCRIPT}open('/workspace/x', 'w')\n"));
+    let step = |id| {
+        format!(
+            "{{ id: {id}, call: {{ tool: counter, args: {{ path: \"project:docs/guide.md\" }} }}, on_error: continue }}"
+        )
+    };
+    let agent = super::agents::reader(&format!("{}\n{}", step("first"), step("second")));
+    let session = desk.session(&agent.replace("file-reader", "counter"));
+    let shown = desk.toka(&["sessions", "show", &session]);
+    for told in ["counter pin-mismatch", "ToolUnbound", "TOOL_QUARANTINED"] {
+        assert!(shown.out.contains(told), "{told}: {shown}");
+    }
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn the_name_of_a_tool_of_the_node_is_taken() {
+    let desk = desk();
+    for (name, says) in [("file-reader", "is a built-in tool"), ("validate-links", "belongs to a tool of the node")] {
+        let taken = COUNTER.replace("name: counter,", &format!("name: {name},"));
+        desk.write("tools/taken.tool.yaml", taken);
+        let ran = desk.toka(&["tools", "register", "tools/taken.tool.yaml", "--approve"]);
+        ran.expect(1);
+        assert!(ran.err.contains(&format!("`{name}` {says}")), "{ran}");
+    }
+}
+
+#[test]
+fn tools_are_listed_while_a_session_runs() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml"]).expect(0);
+    let home = toka_runtime::Home::open(&desk.at("home")).expect("a home");
+    let writer = toka_store::SqliteLog::open(home.store_path()).expect("the one writer");
+    assert_eq!(desk.json(&["tools", "show", "counter"])["state"], "proposed");
+    desk.toka(&["tools", "approve", "counter"]).expect(7);
+    drop(writer);
+    desk.toka(&["tools", "approve", "counter"]).expect(0);
+}
+
+#[test]
 fn a_new_version_does_not_displace_an_approved_one_unsigned() {
     let desk = desk();
     desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);

@@ -80,7 +80,7 @@ fn main() {
     tools.push(Tool::Native(Arc::new(Counter::new(PathBuf::from(counted)))));
     let root = toka_tools::open_root(Path::new(project)).expect("root");
     let roots = [("project".to_owned(), root)].into();
-    let means = Means { tools, launcher: None, roots, threads: 2, watch: Arc::new(Teller) };
+    let means = Means { tools, launcher: None, roots, threads: 2, watch: Arc::new(Teller), system: None };
     let session = match what {
         [resume, session] if resume == "--resume" => {
             let session = SessionId::from_hex(session).expect("session id");
@@ -100,7 +100,7 @@ fn main() {
                 build: "counted-run".to_owned(),
             };
             let grants = root_grants(&spec, now).expect("grants");
-            Session::open(parts, &node, &spec, &grants, false, means).expect("opens")
+            Session::open(parts, &node, &spec, &grants, false, means, None).expect("opens")
         }
         _ => panic!("AGENT.yaml or --resume SESSION"),
     };

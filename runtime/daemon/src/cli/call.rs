@@ -24,12 +24,12 @@ pub(crate) fn one(
     name: &str,
     args: &[String],
     roots: Vec<(String, PathBuf)>,
+    key: tools::Key,
     as_json: bool,
 ) -> Result<u8, Failure> {
     let home = open_home(home)?;
     let spec = {
-        let store = home.store_path().exists().then(|| run::writer(&home)).transpose()?;
-        let listed = tools::all(&home, store.as_deref())?;
+        let listed = tools::as_stored(&home)?;
         let names: Vec<String> = listed.iter().map(|tool| tool.spec.name.clone()).collect();
         let found = listed.into_iter().find(|tool| tool.spec.name == name);
         found.ok_or_else(|| tools::unknown(name, names.iter().map(String::as_str)))?.spec
@@ -41,7 +41,7 @@ pub(crate) fn one(
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         Failure::new(exit::USAGE, format!("these arguments cannot be asked for: {first}"))
     })?;
-    let finish = run::begin_one(&home, &set.top(), roots)?;
+    let finish = run::begin_one(&home, &set.top(), roots, key)?;
     tell(&home, finish.session, as_json)
 }
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 use toka_kernel::capability::{Capability, Scope};
-use toka_kernel::ids::{CallId, Digest, SessionId, derived};
+use toka_kernel::ids::{CallId, SessionId, derived};
 use toka_kernel::{Body, Entry, ToolState};
 use toka_projections::Views;
 use toka_runtime::agents::{AgentSet, AgentSpec, EndCode, FileCode, FileError};
@@ -18,6 +18,7 @@ use toka_runtime::executor::{Roots, Tool};
 use toka_runtime::home::Home;
 use toka_runtime::random::OsRandom;
 use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, right_to_resolve, root_grants};
+use toka_runtime::system::System;
 use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
@@ -36,6 +37,8 @@ pub(crate) struct Run {
     /// Grant what the file asks for without asking
     #[arg(long)]
     grant_requested: bool,
+    #[command(flatten)]
+    key: tools::Key,
     /// Go on with a session that was interrupted; the directories are those it began with
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["file", "grant_requested"])]
     resume: Option<String>,
@@ -66,8 +69,13 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
 }
 
 /// Runs a call by itself, as an agent that makes it and no other; everything it asks for is granted.
-pub(crate) fn begin_one(home: &Home, spec: &AgentSpec, roots: Vec<(String, PathBuf)>) -> Result<Finish, Failure> {
-    let run = Run { file: None, roots, grant_requested: true, resume: None, json: false, quiet: true };
+pub(crate) fn begin_one(
+    home: &Home,
+    spec: &AgentSpec,
+    roots: Vec<(String, PathBuf)>,
+    key: tools::Key,
+) -> Result<Finish, Failure> {
+    let run = Run { file: None, roots, grant_requested: true, key, resume: None, json: false, quiet: true };
     begin_spec(&run, home, spec)
 }
 
@@ -77,22 +85,25 @@ fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failur
     let mut grants = root_grants(spec, now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
     consent(run, spec.name(), &grants)?;
+    // Who opens a session signs what it may do.
+    let operator = tools::operator_key(home, &run.key)?;
+    let log = writer(home)?;
+    let system = tools::open_system(home, &mut home.system()?, &log)?;
     let key = home.event_key(now_us)?;
-    let parts = Parts { log: writer(home)?, key, clock, random: Box::new(OsRandom) };
-    let listed = tools::all(home, Some(parts.log.as_ref()))?;
+    let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
+    let listed = tools::all(home, Some(log.as_ref()))?;
     check_approved(spec, &listed)?;
     let usable = tools::usable(listed);
     // The opener's own, so nothing that the file asks for.
     let until = home.operator().not_after_us;
     grants.splice(0..0, right_to_resolve(spec, &usable, until));
-    let (means, notes) = means(run, usable, open_roots(&dirs)?);
+    let means = means(run, usable, open_roots(&dirs)?, system);
     let interactive = std::io::stdin().is_terminal();
-    let log = parts.log.clone();
-    let session = Session::open(parts, &node(home), spec, &grants, interactive, means).map_err(failed)?;
+    let session =
+        Session::open(parts, &node(home), spec, &grants, interactive, means, Some(&operator)).map_err(failed)?;
     let id = session.id();
     home.save_roots(id, &dirs)?;
     let finish = drive(session, log.as_ref());
-    let finish = settle(home, &log, &notes, finish);
     if finish.is_err() && matches!(log.head(id), Ok(None)) {
         home.forget_roots(id)?;
     }
@@ -118,60 +129,12 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
         )
         .hint(format!("--root {missing}=DIR says which directory that is")));
     }
+    let system = tools::open_system(home, &mut home.system()?, &log)?;
     let usable = tools::usable(tools::all(home, Some(log.as_ref()))?);
-    let (means, notes) = means(run, usable, open_roots(&dirs)?);
+    let means = means(run, usable, open_roots(&dirs)?, system);
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
-    let finish = drive(session, log.as_ref());
-    settle(home, &log, &notes, finish)
-}
-
-/// What a run found out about its tools.
-#[derive(Debug, Default)]
-struct Noted {
-    /// Those whose files are not what was approved, by digest.
-    drift: BTreeMap<Digest, String>,
-    /// The step at which a jail could not be made.
-    unavailable: Option<String>,
-    /// Which tool each open call is of.
-    called: BTreeMap<CallId, (Digest, String)>,
-}
-
-type Notes = Arc<Mutex<Noted>>;
-
-/// Ends a run: quarantines what has drifted, and says so where a jail could not be made.
-fn settle(home: &Home, log: &Arc<dyn Log>, notes: &Notes, finish: Result<Finish, Failure>) -> Result<Finish, Failure> {
-    let noted = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
-    quarantine(home, log, noted.drift)?;
-    match (noted.unavailable, &finish) {
-        (Some(step), Ok(finish)) if !finish.completed => {
-            let what = format!("session {}: a tool was not run: the jail failed at `{step}`", finish.session.short());
-            Err(Failure::new(exit::SANDBOX, what)
-                .hint("`toka doctor` tells what this machine can confine, and the fix"))
-        }
-        _ => finish,
-    }
-}
-
-/// Quarantines the tools whose files have changed since they were approved.
-fn quarantine(home: &Home, log: &Arc<dyn Log>, drift: BTreeMap<Digest, String>) -> Result<(), Failure> {
-    if drift.is_empty() {
-        return Ok(());
-    }
-    let clock = GuardedClock::new(Arc::new(SystemClock));
-    let now_us = clock.now_us().map_err(clock_fault)?;
-    let mut places = home.system()?;
-    // A tool that was shipped cannot drift by itself; the node's program was exchanged, and there is nothing to approve.
-    if places.session.is_none() {
-        return Ok(());
-    }
-    let mut system = tools::open_system(home, &mut places, log.clone(), clock, now_us)?;
-    for (digest, name) in drift {
-        system.quarantine(&name, digest, None).map_err(tools::failed)?;
-        talk(&format!("tool `{name}` is quarantined: its files are not those that were approved"));
-        talk(&format!("hint: look at them; then `toka tools register` and `toka tools approve {name}`"));
-    }
-    Ok(())
+    drive(session, log.as_ref())
 }
 
 /// Says so where the agent names a tool that is registered and not approved.
@@ -240,6 +203,11 @@ fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
     if finish.completed {
         told?;
         return Ok(exit::OK);
+    }
+    if let Some(step) = &finish.unavailable {
+        let what = format!("session {}: a tool was not run: the jail failed at `{step}`", session.short());
+        let hint = "`toka doctor` tells what this machine can confine, and the fix";
+        return Err(Failure::new(exit::SANDBOX, what).hint(hint));
     }
     let what = match &finish.why {
         Some(why) => format!("the agent failed ({}) at step {}: {}", finish.code.name(), why.path, why.detail),
@@ -347,49 +315,30 @@ pub(crate) fn node(home: &Home) -> Node {
     }
 }
 
-fn means(run: &Run, tools: Vec<Tool>, roots: Roots) -> (Means, Notes) {
+fn means(run: &Run, tools: Vec<Tool>, roots: Roots, system: System) -> Means {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let notes = Notes::default();
-    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet, notes: notes.clone() });
-    (Means { tools, launcher: tools::launcher(), roots, threads, watch }, notes)
+    let watch = Arc::new(Printer { json: run.json, quiet: run.quiet });
+    Means { tools, launcher: tools::launcher(), roots, threads, watch, system: Some(system) }
 }
 
 /// Prints entries as they become durable.
 struct Printer {
     json: bool,
     quiet: bool,
-    notes: Notes,
 }
 
-impl Printer {
-    /// Notes what a call found out about its tool.
-    fn note(&self, entry: &Entry) {
-        let mut noted = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
-        match entry.event().map(|event| &event.body) {
-            Ok(Body::CallAdmitted(admitted)) => {
-                let call = CallId(derived(entry.session(), entry.header().seq, 0));
-                noted.called.insert(call, (admitted.digest, admitted.tool.clone()));
-            }
-            Ok(Body::CallFinished(finished)) => {
-                let Some((digest, name)) = noted.called.remove(&finished.call) else { return };
-                match finished.outcome.kind {
-                    PIN_MISMATCH => drop(noted.drift.insert(digest, name)),
-                    SANDBOX_UNAVAILABLE => noted.unavailable.clone_from(&finished.outcome.symbol),
-                    _ => {}
-                }
-            }
-            Ok(_) | Err(_) => {}
-        }
+/// Says aloud that a tool was taken from the agents, and what to do about it.
+fn tell_quarantined(entry: &Entry) {
+    if let Ok(Body::ToolUnbound(unbound)) = entry.event().map(|event| &event.body) {
+        let name = &unbound.name;
+        talk(&format!("tool `{name}` is quarantined: its files are not those that were approved"));
+        talk(&format!("hint: look at them; then `toka tools register` and `toka tools approve {name}`"));
     }
 }
 
-/// Outcomes of `docs/FORMAT.md`: the tool is not the one that was approved; the jail could not be made.
-const PIN_MISMATCH: u8 = 15;
-const SANDBOX_UNAVAILABLE: u8 = 12;
-
 impl Watch for Printer {
     fn entry(&self, entry: &Entry, views: &Views) {
-        self.note(entry);
+        tell_quarantined(entry);
         let Some(moment) = views.timeline.iter().next_back() else { return };
         if self.json {
             let document = json!({
@@ -471,11 +420,16 @@ pub(crate) fn failed(error: RunError) -> Failure {
     if let RunError::Load(LoadError::Clock(fault)) | RunError::Commit(CommitError::Clock(fault)) = &error {
         return Failure::new(fault.exit_code(), fault.to_string()).hint(fault.hint());
     }
+    if let RunError::System(error) = error {
+        return tools::failed(error);
+    }
     let code = match &error {
-        RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => exit::UNREADABLE,
+        RunError::System(_) | RunError::Commit(CommitError::Read(_)) | RunError::Load(_) | RunError::Fold(_) => {
+            exit::UNREADABLE
+        }
         RunError::Refused { code, .. } if code.is_limit() => exit::LIMIT,
         RunError::InDoubt { .. } => exit::INCOMPLETE,
-        RunError::Refused { .. } => exit::DENIED,
+        RunError::Refused { .. } | RunError::NotApproved(_) | RunError::Unsigned => exit::DENIED,
         RunError::Commit(_)
         | RunError::Capability { .. }
         | RunError::NoTool { .. }

@@ -20,7 +20,7 @@ use toka_runtime::home::{SystemPlaces, read_passphrase};
 use toka_runtime::random::OsRandom;
 use toka_runtime::sandbox::{Launcher, Program, ProgramFiles};
 use toka_runtime::system::{System, SystemError, known_tools};
-use toka_store::Log;
+use toka_store::{Log, ReadLog, SqliteReader};
 use toka_tools::files::FileError;
 use toka_tools::{Manifest, SHIPPED, pin_text};
 
@@ -105,6 +105,8 @@ enum Verb {
         /// A directory that path arguments may name; repeat for more
         #[arg(long = "root", value_name = "NAME=DIR", value_parser = super::run::named_root)]
         roots: Vec<(String, PathBuf)>,
+        #[command(flatten)]
+        key: Key,
         /// One JSON document on stdout
         #[arg(long)]
         json: bool,
@@ -112,8 +114,8 @@ enum Verb {
 }
 
 /// How the operator's key is opened.
-#[derive(Debug, Args)]
-struct Key {
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Key {
     /// A file that holds the operator's passphrase, as its only line
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -130,7 +132,7 @@ pub(crate) fn run(tools: Tools, home: Option<PathBuf>) -> Result<u8, Failure> {
         }
         Verb::Approve { name, key, json } => approve(&open_home(home)?, &name, &key, json),
         Verb::Pin { file } => pin(&file),
-        Verb::Call { name, args, roots, json } => super::call::one(home, &name, &args, roots, json),
+        Verb::Call { name, args, roots, key, json } => super::call::one(home, &name, &args, roots, key, json),
     }
 }
 
@@ -144,26 +146,34 @@ pub(crate) struct Listed {
     tool: Option<Tool>,
 }
 
-/// Every tool of this node, by name. A registered tool stands in the place of a shipped one of its name.
-pub(crate) fn all(home: &Home, log: Option<&dyn Log>) -> Result<Vec<Listed>, Failure> {
-    let mut tools: BTreeMap<String, Listed> = BTreeMap::new();
-    for tool in native_tools() {
-        let spec = tool.spec().clone();
-        let listed =
-            Listed { spec: spec.clone(), from: "native", state: ToolState::Approved, known: None, tool: Some(tool) };
-        tools.insert(spec.name, listed);
-    }
+/// The tools that come with the node: those in its program, and those shipped with it.
+fn own() -> Result<Vec<Listed>, Failure> {
+    let listed = |from, spec, tool| Listed { spec, from, state: ToolState::Approved, known: None, tool };
+    let mut own: Vec<Listed> =
+        native_tools().into_iter().map(|tool| listed("native", tool.spec().clone(), Some(tool))).collect();
     for shipped in SHIPPED {
-        let manifest = shipped.load().map_err(|errors| refuse(&errors))?;
-        let program = Program::new(manifest.spec.clone(), ProgramFiles::Shipped(shipped));
-        let tool = program.map(|program| Tool::Program(Arc::new(program)));
-        let name = manifest.spec.name.clone();
-        let listed = Listed { spec: manifest.spec, from: "shipped", state: ToolState::Approved, known: None, tool };
-        tools.insert(name, listed);
+        let spec = shipped.load().map_err(|errors| refuse(&errors))?.spec;
+        let program = Program::new(spec.clone(), ProgramFiles::Shipped(shipped));
+        own.push(listed("shipped", spec, program.map(|program| Tool::Program(Arc::new(program)))));
     }
+    Ok(own)
+}
+
+/// Every tool of this node, by name.
+pub(crate) fn all(home: &Home, log: Option<&dyn ReadLog>) -> Result<Vec<Listed>, Failure> {
+    let mut tools: BTreeMap<String, Listed> =
+        own()?.into_iter().map(|listed| (listed.spec.name.clone(), listed)).collect();
     let places = home.system()?;
     if let (Some(session), Some(log)) = (places.session, log) {
         for (known, spec) in known_tools(log, session).map_err(failed)? {
+            // Of the node's own tools only the version that this program holds counts.
+            if let Some(own) = tools.get_mut(&spec.name) {
+                if own.spec.digest() == Ok(known.digest) {
+                    own.state = known.state;
+                    own.known = Some(known);
+                }
+                continue;
+            }
             let files = places.tools.get(&spec.name).cloned().map(ProgramFiles::Folder);
             let program = files.and_then(|files| Program::new(spec.clone(), files));
             let tool = program.map(|program| Tool::Program(Arc::new(program)));
@@ -187,14 +197,18 @@ pub(crate) fn launcher() -> Option<Arc<Launcher>> {
     found.ok().map(Arc::new)
 }
 
-/// The store, if there is one; this process is then its one writer.
-fn store(home: &Home) -> Result<Option<Arc<dyn Log>>, Failure> {
-    if home.store_path().exists() { writer(home).map(Some) } else { Ok(None) }
+/// Every tool of this node as its store has it now; a session that runs is not in the way.
+pub(crate) fn as_stored(home: &Home) -> Result<Vec<Listed>, Failure> {
+    if !home.store_path().exists() {
+        return all(home, None);
+    }
+    let store =
+        SqliteReader::open(home.store_path()).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?;
+    all(home, Some(&store))
 }
 
 fn list(home: &Home, as_json: bool) -> Result<u8, Failure> {
-    let store = store(home)?;
-    let tools = all(home, store.as_deref())?;
+    let tools = as_stored(home)?;
     let mut out = std::io::stdout().lock();
     if as_json {
         let items: Vec<Value> = tools.iter().map(document).collect();
@@ -246,8 +260,7 @@ fn document(tool: &Listed) -> Value {
 }
 
 fn show(home: &Home, name: &str, as_json: bool) -> Result<u8, Failure> {
-    let store = store(home)?;
-    let tools = all(home, store.as_deref())?;
+    let tools = as_stored(home)?;
     let tool = tools.iter().find(|tool| tool.spec.name == name);
     let tool = tool.ok_or_else(|| unknown(name, tools.iter().map(|tool| tool.spec.name.as_str())))?;
     let mut out = std::io::stdout().lock();
@@ -382,7 +395,7 @@ fn pin(file: &Path) -> Result<u8, Failure> {
 }
 
 /// The operator's key, opened with a passphrase where it needs one.
-fn operator_key(home: &Home, key: &Key) -> Result<SecretKey, Failure> {
+pub(crate) fn operator_key(home: &Home, key: &Key) -> Result<SecretKey, Failure> {
     if !home.operator_key_is_sealed()? {
         return Ok(home.operator_key(None)?);
     }
@@ -396,36 +409,28 @@ fn operator_key(home: &Home, key: &Key) -> Result<SecretKey, Failure> {
     Ok(home.operator_key(Some(&passphrase))?)
 }
 
-/// The system session of this node, made if there is none.
-pub(crate) fn system(home: &Home, places: &mut SystemPlaces) -> Result<System, Failure> {
+/// The system session of this node, made if there is none. It knows the node's own tools, and of every session that has
+/// ended that it has.
+pub(crate) fn open_system(home: &Home, places: &mut SystemPlaces, log: &Arc<dyn Log>) -> Result<System, Failure> {
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(super::run::clock_fault)?;
-    let log: Arc<dyn Log> = writer(home)?;
-    open_system(home, places, log, clock, now_us)
-}
-
-/// As [`system`], with a store that is open already.
-pub(crate) fn open_system(
-    home: &Home,
-    places: &mut SystemPlaces,
-    log: Arc<dyn Log>,
-    clock: GuardedClock,
-    now_us: u64,
-) -> Result<System, Failure> {
     let parts = |key| Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
-    match places.session {
+    let mut system = match places.session {
         Some(session) => {
             let key = home.event_key_of(super::run::epoch(log.as_ref(), session)?, now_us)?;
-            System::load(parts(key), session, home.root().key(), &node(home)).map_err(failed)
+            System::load(parts(key), session, home.root().key(), &node(home)).map_err(failed)?
         }
         None => {
             let rights_end_us = home.operator().not_after_us;
             let system = System::create(parts(home.event_key(now_us)?), &node(home), rights_end_us).map_err(failed)?;
             places.session = Some(system.id());
             home.save_system(places)?;
-            Ok(system)
+            system
         }
-    }
+    };
+    system.register_own(own()?.iter().map(|listed| &listed.spec)).map_err(failed)?;
+    system.settle().map_err(failed)?;
+    Ok(system)
 }
 
 fn register(
@@ -465,7 +470,7 @@ fn register(
     }
     let key = approve.map(|key| operator_key(home, key)).transpose()?;
     let mut places = home.system()?;
-    let mut system = system(home, &mut places)?;
+    let mut system = open_system(home, &mut places, &writer(home)?)?;
     let mut told = Vec::new();
     for (file, manifest) in found {
         let what = register_one(home, &mut system, &mut places, &file, &manifest, key.as_ref())?;
@@ -500,7 +505,7 @@ fn register_one(
         let what = format!("{}: artifacts are not collected in this version", file.display());
         return Err(Failure::new(exit::FAILURE, what).hint("leave out `outputs.artifacts`"));
     }
-    if native_tools().iter().any(|tool| tool.spec().name == spec.name) {
+    if own()?.iter().any(|own| own.spec.name == spec.name) {
         let what = format!("{}: the name `{}` belongs to a tool of the node", file.display(), spec.name);
         return Err(Failure::new(exit::FAILURE, what).hint("give the tool another name"));
     }
@@ -547,7 +552,7 @@ fn approve(home: &Home, name: &str, key: &Key, as_json: bool) -> Result<u8, Fail
     if places.session.is_none() {
         return Err(known().hint("toka tools register FILE.tool.yaml"));
     }
-    let mut system = system(home, &mut places)?;
+    let mut system = open_system(home, &mut places, &writer(home)?)?;
     if system.tools().get(name).is_none() {
         return Err(known().hint("`toka tools list` shows those that are"));
     }

@@ -1,0 +1,114 @@
+//! What a session begins with to run an agent: the root grants that its file asks for.
+
+use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
+use toka_kernel::tool::Effect;
+
+use super::RunError;
+use crate::agents::AgentSpec;
+use crate::executor::Tool;
+
+/// How deep the agents of a session may be nested.
+pub(super) const TREE_DEPTH_MAX: u8 = 15;
+/// How long the root grants of a session hold, in µs: 24 hours.
+const ROOTS_HOLD_US: u64 = 24 * 3_600 * 1_000_000;
+
+/// The root grants that running `spec` takes: what its file asks for, and the right to spawn it.
+///
+/// # Errors
+/// [`RunError::Capability`] for a text that is no capability this version can grant.
+pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, RunError> {
+    let depth = tree_depth(spec, 0)?;
+    let exp = now_us + ROOTS_HOLD_US.min(spec.agent().budget.wall_us.max(1));
+    let mut roots = Vec::new();
+    for text in spec.requested() {
+        let refuse = |why: String| RunError::Capability { capability: text.clone(), why };
+        let mut root = Capability::parse_at(text, now_us).map_err(|error| refuse(error.to_string()))?;
+        root.exp_us = Some(root.exp_us.unwrap_or(exp).min(exp));
+        root.depth = root.depth.max(depth);
+        if let Scope::Tool(_) = root.scope {
+            root.limits.amounts[0].get_or_insert(spec.agent().budget.calls);
+        }
+        let until = root.exp_us.unwrap_or(exp);
+        if until <= now_us {
+            return Err(refuse("it has expired already".to_owned()));
+        }
+        if root.nbf_us.unwrap_or(0) >= until {
+            return Err(refuse("it would never be valid".to_owned()));
+        }
+        roots.push(root);
+    }
+    let name = ExactName::parse(spec.name())
+        .map_err(|code| RunError::Capability { capability: format!("agent:{}", spec.name()), why: code.to_string() })?;
+    let mut spawn = Capability::of(Scope::agent_need(&name, 1));
+    spawn.exp_us = Some(exp);
+    roots.push(spawn);
+    Ok(roots)
+}
+
+/// The right of the opener to say what came of a call, as a root grant that ends at `exp_us`; `None` where no tool that
+/// the agents of `spec` may use needs it. It goes before the other roots.
+pub fn right_to_resolve(spec: &AgentSpec, tools: &[Tool], exp_us: u64) -> Option<Capability> {
+    let mut patterns = Vec::new();
+    patterns_of(spec, &mut patterns, 0).ok()?;
+    let once = |tool: &Tool| tool.spec().effect == Effect::Once.number();
+    let named = |tool: &Tool| patterns.iter().any(|pattern| is_named(pattern, &tool.spec().name));
+    if !tools.iter().any(|tool| once(tool) && named(tool)) {
+        return None;
+    }
+    let mut right = Capability::parse("admin:#resolve").ok()?;
+    right.exp_us = Some(exp_us);
+    Some(right)
+}
+
+/// Levels of agents in a spec: 1 for an agent that spawns none.
+pub(super) fn tree_depth(spec: &AgentSpec, above: u8) -> Result<u8, RunError> {
+    if above >= TREE_DEPTH_MAX {
+        return Err(RunError::TooDeep);
+    }
+    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
+    let mut below = 0;
+    for child in names.iter().filter_map(|name| spec.child(name)) {
+        below = below.max(tree_depth(&child, above + 1)?);
+    }
+    Ok(below + 1)
+}
+
+/// The tools that a spec and every agent it can reach name, by name.
+pub(super) fn wanted(tools: &[Tool], spec: &AgentSpec) -> Result<Vec<Tool>, RunError> {
+    let mut patterns = Vec::new();
+    patterns_of(spec, &mut patterns, 0)?;
+    let mut wanted: Vec<Tool> = Vec::new();
+    for text in patterns {
+        let named = |tool: &&Tool| is_named(&text, &tool.spec().name);
+        let before = wanted.len();
+        wanted.extend(tools.iter().filter(named).cloned());
+        if wanted.len() == before {
+            let known: Vec<&str> = tools.iter().map(|tool| tool.spec().name.as_str()).collect();
+            return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
+        }
+    }
+    wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+    wanted.dedup_by(|a, b| a.spec().name == b.spec().name);
+    Ok(wanted)
+}
+
+/// The tool patterns of a spec and of every agent it can reach.
+fn patterns_of(spec: &AgentSpec, patterns: &mut Vec<String>, above: u8) -> Result<(), RunError> {
+    if above >= TREE_DEPTH_MAX {
+        return Err(RunError::TooDeep);
+    }
+    patterns.extend(spec.agent().tools.iter().cloned());
+    let names: Vec<String> = spec.agent().spawns().into_iter().map(str::to_owned).collect();
+    for child in names.iter().filter_map(|name| spec.child(name)) {
+        patterns_of(&child, patterns, above + 1)?;
+    }
+    Ok(())
+}
+
+/// Whether a tool of this name is among those that `pattern` names.
+pub(super) fn is_named(pattern: &str, name: &str) -> bool {
+    match (NamePat::parse(pattern), ExactName::parse(name)) {
+        (Ok(pattern), Ok(name)) => pattern.covers(&NamePat::Exact(name)),
+        (Err(_), _) | (_, Err(_)) => false,
+    }
+}
