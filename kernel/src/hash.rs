@@ -46,6 +46,8 @@ contexts! {
     StateNode = "state-node",
     /// The digest of a tool spec.
     ToolSpec = "tool-spec",
+    /// The digest of the limits and rules that a tool is confined by.
+    Sandbox = "sandbox",
     /// The digest of an agent spec without its free text.
     AgentSpec = "agent-spec",
     /// The digest of an executable and its files.
