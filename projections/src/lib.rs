@@ -24,7 +24,7 @@ pub use catalogue::{Catalogue, KnownTool};
 pub use grants::{GrantRow, Grants};
 pub use probed::Probed;
 pub use registry::{Registry, ToolRow};
-pub use timeline::{Moment, Timeline, outcome_word, words};
+pub use timeline::{Moment, Timeline, outcome_word, outcome_words, words};
 
 /// Every view of one session, folded together so that all stand at the same entry.
 #[derive(Clone, Debug, Default, PartialEq)]

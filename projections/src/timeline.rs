@@ -158,9 +158,7 @@ pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(
         }
         Body::CallAdmitted(admitted) => format!("{}{}", admitted.tool, fact_words(&admitted.facts)),
         Body::CallFinished(finished) => {
-            let word = outcome_word(&finished.outcome);
-            let number = finished.outcome.number.map(|number| format!(" ({number})")).unwrap_or_default();
-            format!("{} {word}{number}", tool(finished.call))
+            format!("{} {}", tool(finished.call), outcome_words(&finished.outcome))
         }
         Body::SessionRegistered(registered) => {
             let roots: Vec<String> = registered.roots.iter().map(|root| root.cap.to_string()).collect();
@@ -256,8 +254,30 @@ fn fact_words(facts: &[Fact]) -> String {
     words.collect()
 }
 
-/// The outcome of a call in a word: the symbol of a failure, or the name of the kind of outcome.
+/// The outcome of a call in a word: the symbol of a failure, or else the name of the kind of outcome.
 pub fn outcome_word(outcome: &Outcome) -> String {
+    match &outcome.symbol {
+        Some(symbol) if outcome.kind == FAILED => symbol.clone(),
+        Some(_) | None => kind_word(outcome.kind).to_owned(),
+    }
+}
+
+/// The outcome of a call with what is known of it: `not-found`, `failed (3)`, `setup-failed: root (errno 2)`.
+pub fn outcome_words(outcome: &Outcome) -> String {
+    let symbol = outcome.symbol.as_ref().filter(|_| outcome.kind != FAILED);
+    let symbol = symbol.map(|symbol| format!(": {symbol}")).unwrap_or_default();
+    // Before anything ran, the number is what the system said; later it is the program's, or a signal's.
+    let what = if NOTHING_RAN.contains(&outcome.kind) { "errno " } else { "" };
+    let number = outcome.number.map(|number| format!(" ({what}{number})")).unwrap_or_default();
+    format!("{}{symbol}{number}", outcome_word(outcome))
+}
+
+/// Kinds of outcomes of `docs/FORMAT.md`.
+const FAILED: u8 = 2;
+/// SandboxUnavailable, SetupFailed, StartFailed.
+const NOTHING_RAN: std::ops::RangeInclusive<u8> = 12..=14;
+
+fn kind_word(kind: u8) -> &'static str {
     const KINDS: [&str; 16] = [
         "succeeded",
         "failed",
@@ -276,8 +296,7 @@ pub fn outcome_word(outcome: &Outcome) -> String {
         "pin-mismatch",
         "declined",
     ];
-    let kind = KINDS.get(usize::from(outcome.kind).wrapping_sub(1)).copied().unwrap_or("?");
-    outcome.symbol.clone().unwrap_or_else(|| kind.to_owned())
+    KINDS.get(usize::from(kind).wrapping_sub(1)).copied().unwrap_or("?")
 }
 
 fn list(words: &[String]) -> String {

@@ -200,7 +200,7 @@ impl Ran {
         self.out.lines().map(parse).collect()
     }
 
-    fn last_json(&self) -> Value {
+    pub(crate) fn last_json(&self) -> Value {
         self.json_lines().pop().unwrap_or_else(|| panic!("no JSON:\n{self}"))
     }
 }

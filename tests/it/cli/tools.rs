@@ -218,7 +218,7 @@ fn a_hidden_name_is_hidden_from_an_argument_too() {
     let step = "{ id: env, call: { tool: counter, args: { path: \"project:docs/.env\" } }, on_error: continue }";
     let session = desk.session(&super::agents::reader(step).replace("file-reader", "counter"));
     let shown = desk.toka(&["sessions", "show", &session]);
-    assert!(shown.out.contains("counter root (2)"), "{shown}");
+    assert!(shown.out.contains("counter setup-failed: root (errno 2)"), "{shown}");
     // What somebody grants by its own name is shown.
     let call = ["tools", "call", "counter", "path=project:docs/.env", "--root", "project=project"];
     desk.toka(&call).expect(0);

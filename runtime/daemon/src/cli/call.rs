@@ -9,7 +9,7 @@ use toka_kernel::body::v1::CallFinished;
 use toka_kernel::ids::SessionId;
 use toka_kernel::tool::ToolSpec;
 use toka_kernel::{Ask, Body, Code, Entry, Event};
-use toka_projections::outcome_word;
+use toka_projections::{outcome_word, outcome_words};
 use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
 use toka_store::{ReadLog, SqliteReader};
@@ -138,15 +138,14 @@ fn tell_outcome(
     };
     let parsed = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let (result, record) = (parsed(blob(finished.result)?), parsed(blob(finished.record)?));
-    let (word, number) = (outcome_word(&finished.outcome), finished.outcome.number);
     if let Some(stderr) = blob(finished.stderr)? {
         talk(printable(&stderr).trim_end());
     }
     let mut out = std::io::stdout().lock();
     if as_json {
         let document = json!({
-            "schema": "toka/call/1", "session": session.to_string(), "outcome": word, "number": number,
-            "result": result, "record": record,
+            "schema": "toka/call/1", "session": session.to_string(), "outcome": outcome_word(&finished.outcome),
+            "symbol": finished.outcome.symbol, "number": finished.outcome.number, "result": result, "record": record,
         });
         writeln!(out, "{document}")?;
     } else {
@@ -161,9 +160,8 @@ fn tell_outcome(
     }
     let detail = record.as_ref().and_then(|record| record["detail"].as_str());
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-    let number = number.map(|number| format!(" ({number})")).unwrap_or_default();
     let code = if finished.outcome.kind == SANDBOX_UNAVAILABLE { exit::SANDBOX } else { exit::FAILURE };
-    Err(Failure::new(code, format!("the call ended as {word}{number}{detail}"))
+    Err(Failure::new(code, format!("the call ended as {}{detail}", outcome_words(&finished.outcome)))
         .hint(format!("toka sessions show {} tells what happened", session.short())))
 }
 
