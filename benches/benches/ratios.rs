@@ -1,6 +1,5 @@
-//! Goals of speed, each as a ratio of two things measured in one run, slice by slice in turn, so that a machine whose
-//! speed drifts drifts under both. `cargo bench -p toka-benches` prints a line per goal: the median ratio, the goal, and
-//! whether it is met. The exit code tells nothing about speed: a busy machine is no failure.
+//! Goals of speed. `cargo bench -p toka-benches` prints a line per goal: the median ratio, the goal, and whether it is
+//! met. The exit code tells nothing about speed: a busy machine is no failure.
 
 use std::fs::OpenOptions;
 use std::hint::black_box;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signature, Signer, SigningKey};
+use toka_benches::{Goal, SLICES, ratio};
 use toka_kernel::body::v1::{CallAsked, GrantTo, IssueAsked};
 use toka_kernel::ids::{CallId, CommandId, GrantId, PrincipalId, derived};
 use toka_kernel::{Ask, Command, Entry, Event, Head, Stamp, State};
@@ -19,60 +19,18 @@ use toka_runtime::random::SeededRandom;
 use toka_store::{Append, Log, MemoryLog, NewBlob, RawEntry, SqliteLog};
 use toka_tests::session::{EXECUTOR, Keys, START_US, Session, genesis, reader, report};
 
-const SLICES: usize = 9;
 const FS: &str = "fs:project/**#list,read?depth=3&exp=1800000000000000";
 const TOOL: &str = "tool:reader?depth=3&exp=1800000000000000";
 
 fn main() {
-    let areas: [(&str, fn()); 6] = [
+    toka_benches::run(&[
         ("seal", seal_and_accept),
         ("commit", commit_on_memory),
         ("verify", verification),
         ("hash", hashing),
         ("append", durable_append),
         ("many", many_entities),
-    ];
-    // `cargo bench` adds an option of its own.
-    let named: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    println!("{:<84} {:>6} {:>8}", "", "ratio", "goal");
-    for (name, measure) in areas {
-        if named.is_empty() || named.iter().any(|word| word == name) {
-            measure();
-        }
-    }
-}
-
-/// Which side of a goal is good.
-enum Goal {
-    AtMost(f64),
-    AtLeast(f64),
-    /// For information.
-    None,
-}
-
-/// Times `ours` and `theirs` in turn and prints the median of the ratios.
-fn ratio(what: &str, goal: Goal, mut ours: impl FnMut() -> Duration, mut theirs: impl FnMut() -> Duration) {
-    ours();
-    theirs();
-    let mut ratios: Vec<f64> = (0..SLICES).map(|_| ours().as_secs_f64() / theirs().as_secs_f64()).collect();
-    say(what, &goal, median(&mut ratios));
-}
-
-fn say(what: &str, goal: &Goal, ratio: f64) {
-    let (text, met) = match goal {
-        Goal::AtMost(most) => (format!("<= {most}"), ratio <= *most),
-        Goal::AtLeast(least) => (format!(">= {least}"), ratio >= *least),
-        Goal::None => {
-            println!("{what:<84} {ratio:>6.2}");
-            return;
-        }
-    };
-    println!("{what:<84} {ratio:>6.2} {text:>8}  {}", if met { "met" } else { "NOT MET" });
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    ]);
 }
 
 fn timed(times: usize, mut work: impl FnMut()) -> Duration {

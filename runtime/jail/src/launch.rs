@@ -15,6 +15,7 @@ use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signa
 use rustix::thread::{CapabilitiesSecureBits, CapabilitySet, CapabilitySets, Gid, Uid, UnshareFlags};
 
 use crate::filter::{self, Policy};
+use crate::handing::Handed;
 use crate::paths::{Allowed, Paths};
 use crate::root::{self, Root};
 use crate::spec::{Identity, Level, Net, SPEC_BYTES_MAX, Spec};
@@ -33,21 +34,10 @@ const PROXY_BACKLOG: i32 = 32;
 /// Signals that whoever watches the program acts on. The others wait for ever.
 const WATCHED: [i32; 3] = [libc::SIGCHLD, libc::SIGTERM, libc::SIGQUIT];
 
-/// What the launcher was handed.
-#[derive(Debug)]
-pub(crate) struct Handed {
-    /// Where records go and answers come from.
-    pub(crate) status: OwnedFd,
-    /// The spec.
-    pub(crate) spec: OwnedFd,
-    /// Where the wait status goes.
-    pub(crate) result: OwnedFd,
-}
-
-/// Does all of it; `take` gives the inputs, of which the spec says how many there are. Returns the exit code of whichever process comes back: the launcher, or a child of its.
-pub(crate) fn run(handed: Handed, take: impl FnOnce(u32) -> std::io::Result<Vec<OwnedFd>>) -> i32 {
-    let Handed { status, spec, result } = handed;
-    match launch(status.as_fd(), spec, result, take) {
+/// Does all of it. Returns the exit code of whichever process comes back: the launcher, or a child of its.
+pub(crate) fn run(handed: Handed) -> i32 {
+    let Handed { status, spec, result, stdin, inputs } = handed;
+    match launch(status.as_fd(), spec, result, stdin, inputs) {
         Ok(left) => {
             // The end of the status socket says that the program runs, so nobody else may hold it.
             drop(status);
@@ -85,14 +75,19 @@ fn launch(
     status: BorrowedFd<'_>,
     spec: OwnedFd,
     result: OwnedFd,
-    take: impl FnOnce(u32) -> std::io::Result<Vec<OwnedFd>>,
+    stdin: OwnedFd,
+    inputs: Vec<OwnedFd>,
 ) -> Result<Left, Fault> {
+    rustix::stdio::dup2_stdin(&stdin).at(Stage::Inherit)?;
+    drop(stdin);
     let spec = read_spec(spec)?;
-    let tasks = fs::read_dir("/proc/self/task").at(Stage::Threads)?.count();
-    if tasks != 1 {
+    if inputs.len() != spec.inputs as usize {
+        return Err(Fault { stage: Stage::Inherit, errno: Errno::BADF.raw_os_error() });
+    }
+    // At `strong` the kernel looks: a process of several threads makes no user namespace (EINVAL in unshare(2)).
+    if spec.level == Level::Landlock && fs::read_dir("/proc/self/task").at(Stage::Threads)?.count() != 1 {
         return Err(Fault { stage: Stage::Threads, errno: Errno::BUSY.raw_os_error() });
     }
-    let inputs = take(spec.inputs).at(Stage::Inherit)?;
     close_all_else(status, result.as_fd(), &inputs).at(Stage::Descriptors)?;
     for cgroup in &spec.cgroups {
         // cgroups(7): 0 is whoever writes.

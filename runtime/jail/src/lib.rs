@@ -3,18 +3,12 @@
 //!
 //! # Protocol
 //!
-//! The supervisor starts the launcher from a sealed copy of this program, without arguments, with an empty environment
-//! and these descriptors; anything else that is open is closed first.
+//! The supervisor starts the launcher from a sealed copy of this program, without arguments, with an empty environment,
+//! the standard output and error of the program, and for standard input a socket that holds the other descriptors (see
+//! [`handing`]): a status socket and a result socket, ends of `SOCK_SEQPACKET` pairs, the spec, the standard input of the
+//! program, and inputs as the spec counts them. Anything else that is open is closed first.
 //!
-//! | Number | What |
-//! |---|---|
-//! | 0, 1, 2 | those of the program |
-//! | 3 [`STATUS`] | end of a `SOCK_SEQPACKET` pair: records out, answers in |
-//! | 4 [`SPEC`] | the spec, read from offset 0 |
-//! | 5 [`RESULT`] | end of another such pair: the wait status out |
-//! | 6 … [`INPUTS`] | inputs 0 … as the spec counts them |
-//!
-//! Then, over 3 (see [`status`]):
+//! Then, over the status socket (see [`status`]):
 //!
 //! ```text
 //! launcher                                      supervisor
@@ -28,9 +22,9 @@
 //! ```
 //!
 //! Instead of any of these, [`status::Record::Failed`] says that a step failed; the launcher then exits with
-//! [`status::FAILED`] and the program has not run. Nobody holds 3 once the program runs.
+//! [`status::FAILED`] and the program has not run. Nobody holds that socket once the program runs.
 //!
-//! Over 5 comes one message when the program has ended: its raw wait status. The end of the stream without it says
+//! Over the result socket comes one message when the program has ended: its raw wait status. The end of the stream without it says
 //! that pid 1 was killed. Only pid 1 (at `landlock` the launcher) holds it, and the program can neither see nor trace
 //! nor signal that one, so it cannot be forged. The launcher itself exits with 0 if the message was sent.
 //!
@@ -54,6 +48,7 @@
 #![deny(unsafe_code)]
 
 mod filter;
+pub mod handing;
 mod launch;
 mod paths;
 mod root;
@@ -63,20 +58,10 @@ pub mod status;
 mod sys;
 
 use std::ffi::OsString;
-use std::os::fd::{OwnedFd, RawFd};
 use std::process::exit;
 
-use launch::Handed;
+use handing::Handed;
 use spec::Level;
-
-/// The descriptor of the status socket.
-pub const STATUS: RawFd = 3;
-/// The descriptor of the spec.
-pub const SPEC: RawFd = 4;
-/// The descriptor of the result socket.
-pub const RESULT: RawFd = 5;
-/// The first descriptor of the inputs.
-pub const INPUTS: RawFd = 6;
 
 /// Exit code for arguments that the launcher does not know.
 const USAGE: i32 = 2;
@@ -106,15 +91,8 @@ pub fn enter(args: impl Iterator<Item = OsString>) -> ! {
         [Some(selftest::CANARY), ..] => selftest::canary(&args[1..]),
         _ => exit(USAGE),
     }
-    let handed = || -> std::io::Result<Handed> {
-        Ok(Handed { status: sys::inherited(STATUS)?, spec: sys::inherited(SPEC)?, result: sys::inherited(RESULT)? })
-    };
-    match handed() {
-        Ok(handed) => exit(launch::run(handed, take_inputs)),
+    match Handed::take(rustix::stdio::stdin(), spec::INPUTS_MAX) {
+        Ok(handed) => exit(launch::run(handed)),
         Err(_) => exit(status::FAILED),
     }
-}
-
-fn take_inputs(count: u32) -> std::io::Result<Vec<OwnedFd>> {
-    (INPUTS..).take(count as usize).map(sys::inherited).collect()
 }

@@ -18,10 +18,10 @@ pub(crate) const DEVICES: [(&str, u32, u32); 5] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9)];
 /// Links that programs expect beside them.
 const DEVICE_LINKS: [(&str, &str); 4] = [
-    ("dev/fd", "/proc/self/fd"),
-    ("dev/stdin", "/proc/self/fd/0"),
-    ("dev/stdout", "/proc/self/fd/1"),
-    ("dev/stderr", "/proc/self/fd/2"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
 ];
 /// What the root holds beside the files of the spec: folders, links, mount points.
 const ROOT_BYTES_SPARE: u64 = 1 << 20;
@@ -60,11 +60,12 @@ impl Root {
         for (mount, tree) in spec.mounts.iter().zip(trees) {
             within.mount(mount, tree, inputs[mount.input as usize].as_fd()).at(Stage::Mount)?;
         }
+        let dev = within.folder("dev").at(Stage::Dev)?;
         for (name, major, minor) in DEVICES {
-            within.device(name, major, minor).at(Stage::Dev)?;
+            device(dev.as_fd(), name, major, minor).at(Stage::Dev)?;
         }
-        for (path, target) in DEVICE_LINKS {
-            within.link(path, target).at(Stage::Dev)?;
+        for (name, target) in DEVICE_LINKS {
+            rustix::fs::symlinkat(target, &dev, name).at(Stage::Dev)?;
         }
         for (path, tmpfs) in [("tmp", spec.tmp), ("workspace", spec.workspace), ("dev/shm", spec.shm)] {
             if let Some(tmpfs) = tmpfs {
@@ -211,6 +212,11 @@ impl Within<'_> {
 
     /// Opens the folder `path`, which is made with those above it where they are missing.
     fn folder(&self, path: &str) -> Result<OwnedFd, Errno> {
+        // Most are there, or were made for the one before.
+        match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => {}
+            found => return found,
+        }
         let mut folder = self.open(".", OFlags::PATH | OFlags::DIRECTORY)?;
         for name in path.split('/') {
             make(rustix::fs::mkdirat(&folder, name, Mode::empty()), || {
@@ -232,9 +238,7 @@ impl Within<'_> {
     /// Makes a file, or leaves one that is there, to mount something on.
     fn place(&self, path: &str) -> Result<OwnedFd, Errno> {
         let (folder, name) = self.parent(path)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        make(rustix::fs::openat(&folder, name, flags, Mode::RUSR).map(drop), || Ok(()))?;
-        open_below(folder.as_fd(), name, OFlags::PATH)
+        place_in(folder.as_fd(), name)
     }
 
     fn mount(&self, mount: &Mount, tree: Option<OwnedFd>, input: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -248,18 +252,6 @@ impl Within<'_> {
         // Before it can be seen, and with everything mounted below.
         set_attributes(tree.as_fd(), attributes(mount.write, mount.exec))?;
         attach(tree.as_fd(), place.as_fd())
-    }
-
-    fn device(&self, name: &str, major: u32, minor: u32) -> Result<(), Errno> {
-        let tree = clone_tree(CWD, &format!("/dev/{name}"))?;
-        let stat = rustix::fs::fstat(&tree)?;
-        let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
-        if !is_device || stat.st_rdev != rustix::fs::makedev(major, minor) {
-            return Err(Errno::NODEV);
-        }
-        // Read-only keeps its owner and permissions as they are; writing to a device is not writing to a file system.
-        set_attributes(tree.as_fd(), read_only_no_exec().difference(MountAttrFlags::MOUNT_ATTR_NODEV))?;
-        attach(tree.as_fd(), self.place(&format!("dev/{name}"))?.as_fd())
     }
 
     fn tmpfs(&self, path: &str, tmpfs: Tmpfs) -> Result<(), Errno> {
@@ -315,6 +307,29 @@ impl Within<'_> {
         rustix::fs::unlinkat(self.top, Path::new(".masked-folder"), AtFlags::REMOVEDIR)?;
         rustix::fs::unlinkat(self.top, Path::new(".masked-file"), AtFlags::empty())
     }
+}
+
+/// Makes a file in `folder`, or leaves one that is there, to mount something on.
+fn place_in(folder: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(folder, name, flags, Mode::RUSR) {
+        // It is as good as one opened for its path alone: a place to mount on.
+        Ok(made) => Ok(made),
+        Err(Errno::EXIST) => open_below(folder, name, OFlags::PATH),
+        Err(error) => Err(error),
+    }
+}
+
+fn device(dev: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> Result<(), Errno> {
+    let tree = clone_tree(CWD, &format!("/dev/{name}"))?;
+    let stat = rustix::fs::fstat(&tree)?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if !is_device || stat.st_rdev != rustix::fs::makedev(major, minor) {
+        return Err(Errno::NODEV);
+    }
+    // Read-only keeps its owner and permissions as they are; writing to a device is not writing to a file system.
+    set_attributes(tree.as_fd(), read_only_no_exec().difference(MountAttrFlags::MOUNT_ATTR_NODEV))?;
+    attach(tree.as_fd(), place_in(dev, name)?.as_fd())
 }
 
 fn open_below(folder: BorrowedFd<'_>, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {

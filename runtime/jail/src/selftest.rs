@@ -17,7 +17,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, Resource, Signal, WaitOptions, WaitStatus};
 use serde_json::{Value, json};
 
-use crate::launch::{self, Handed};
+use crate::handing::Handed;
+use crate::launch;
 use crate::spec::{self, Identity, Level, Limits, Mount, Net, Spec, Symlink, Tmpfs};
 use crate::status::{Fault, GO, RECORD_BYTES_MAX, Record};
 use crate::sys::{self, Plain};
@@ -141,13 +142,14 @@ fn try_level(level: Level) -> io::Result<Ran> {
     let Some(launcher) = sys::fork()? else {
         let child = || -> io::Result<Handed> {
             rustix::stdio::dup2_stdout(&stdout)?;
-            Ok(Handed { status: status_end, spec: holding(&bytes)?, result: result_end })
+            let stdin = File::open("/dev/null")?.into();
+            Ok(Handed { status: status_end, spec: holding(&bytes)?, result: result_end, stdin, inputs })
         };
         match child() {
             Ok(handed) => {
                 // What the parent holds would keep the launcher's own ends open.
                 drop((status, result, stdout));
-                exit(launch::run(handed, |_| Ok(inputs)))
+                exit(launch::run(handed))
             }
             Err(_) => exit(crate::status::FAILED),
         }

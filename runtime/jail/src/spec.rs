@@ -1,4 +1,4 @@
-//! What the launcher is told: one value, as named msgpack in descriptor 4.
+//! What the launcher is told: one value, as named msgpack.
 //!
 //! The launcher judges nothing: it does what the spec says or fails. Whoever writes a spec decides what the program may
 //! reach; [`Spec::check`] only holds what must be true for the steps of the launcher to mean what they say.
@@ -31,7 +31,7 @@ pub struct Spec {
     pub level: Level,
     /// Whose rights the program has outside.
     pub identity: Identity,
-    /// How many descriptors were mapped from [`crate::INPUTS`] on. "Input n" below is the n-th of them, from 0.
+    /// How many inputs were handed over. "Input n" below is the n-th of them, from 0.
     pub inputs: u32,
     /// Inputs that are `cgroup.procs` files open for writing, which the launcher joins.
     pub cgroups: Vec<u32>,

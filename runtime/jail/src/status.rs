@@ -1,5 +1,4 @@
-//! What the launcher says: records on the status socket (descriptor 3) and one wait status on the result socket
-//! (descriptor 5).
+//! What the launcher says: records on the status socket and one wait status on the result socket.
 //!
 //! Both are ends of `SOCK_SEQPACKET` pairs, so a message arrives whole or not at all. A record is named msgpack of
 //! [`Record`]; the supervisor's answer is [`GO`]; the result is four bytes, little endian: the raw status of wait(2).

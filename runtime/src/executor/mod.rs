@@ -5,7 +5,7 @@ pub(crate) mod outcome;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -185,22 +185,25 @@ impl Executors {
         let (work, queue) = channel::<Work>();
         let (report, reports) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let shared = Arc::new((tools, launcher, roots));
-        let start = |slot| {
+        let threads = u32::try_from(threads.max(1)).unwrap_or(1);
+        let shared = Arc::new((tools, launcher, roots, Slots::new(threads)));
+        let start = |mut slot| {
             let (queue, report, shared, notice) = (queue.clone(), report.clone(), shared.clone(), notice.clone());
             std::thread::spawn(move || {
                 loop {
                     let next = queue.lock().map(|queue| queue.recv());
                     let Ok(Ok(work)) = next else { return };
                     notice(Notice::Started(work.call.id()));
-                    let (tools, launcher, roots) = &*shared;
-                    if report.send(run(&work, tools, launcher.as_deref(), roots, slot)).is_err() {
+                    let (tools, launcher, roots, slots) = &*shared;
+                    let ended = run(&work, tools, launcher.as_deref(), roots, slot);
+                    slot = slots.after(slot, &ended.outcome);
+                    if report.send(ended).is_err() {
                         return;
                     }
                 }
             })
         };
-        let threads = (0..u32::try_from(threads.max(1)).unwrap_or(1)).map(start).collect();
+        let threads = (0..threads).map(start).collect();
         Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, taken: 0 }
     }
 
@@ -276,6 +279,25 @@ impl Executors {
     }
 }
 
+/// Numbers of executor threads, of which the users are made that programs run as.
+#[derive(Debug)]
+struct Slots {
+    unused: AtomicU32,
+}
+
+impl Slots {
+    /// Those below `threads` are taken.
+    fn new(threads: u32) -> Slots {
+        Slots { unused: AtomicU32::new(threads) }
+    }
+
+    /// The slot of the next call of a thread whose last one ended so. A slot whose program could not be killed is never
+    /// used again: its processes are still there, with the rights of its user and within its limits.
+    fn after(&self, slot: u32, outcome: &Outcome) -> u32 {
+        if outcome.kind == outcome::UNREAPED { self.unused.fetch_add(1, Ordering::Relaxed) } else { slot }
+    }
+}
+
 /// Runs one call to its end.
 fn run(work: &Work, tools: &[Tool], launcher: Option<&Launcher>, roots: &Roots, slot: u32) -> Ended {
     let named = |tool: &&Tool| tool.spec().name == work.call.tool();
@@ -316,5 +338,20 @@ impl Drop for Executors {
 impl std::fmt::Debug for Executors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Executors").field("running", &self.running.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_whose_program_lives_on_is_not_used_again() {
+        let slots = Slots::new(2);
+        assert_eq!(slots.after(0, &outcome::plain(outcome::SUCCEEDED, 0)), 0);
+        assert_eq!(slots.after(1, &outcome::plain(outcome::TIMED_OUT, 0)), 1);
+        assert_eq!(slots.after(1, &outcome::plain(outcome::UNREAPED, 0)), 2);
+        assert_eq!(slots.after(0, &outcome::plain(outcome::UNREAPED, 0)), 3);
+        assert_eq!(slots.after(2, &outcome::plain(outcome::UNREAPED, 0)), 4);
     }
 }

@@ -13,11 +13,13 @@ mod program;
 mod self_test;
 mod spawn;
 mod supervise;
+mod toolchain;
 
 pub use capture::Captured;
 pub use program::{Program, ProgramFiles};
 pub use self_test::{SelfTest, SelfTestFailed, Step};
 pub use spawn::Launcher;
+pub use toolchain::{TOOLCHAIN_FOLDERS, TOOLCHAINS, find_toolchain};
 
 pub(crate) use program::run;
 pub(crate) use self_test::{kernel_release, probe};

@@ -143,7 +143,7 @@ fn try_run(
     let invocation: Invocation = invocation(spec, arguments, &names)
         .map_err(|error| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, error.to_string()))?;
     let toolchain = invocation.toolchain.as_deref().map(|name| {
-        toolchain(name).ok_or_else(|| start_failed("no-toolchain", format!("`{name}` is not on this machine")))
+        launcher.toolchain(name).ok_or_else(|| start_failed("no-toolchain", format!("`{name}` is not on this machine")))
     });
     let toolchain = toolchain.transpose()?;
     let job = plan(Called {
@@ -217,21 +217,13 @@ fn unavailable(step: &str, errno: i32, why: &str) -> Stop {
     stop
 }
 
-/// Where a toolchain is on this machine, and the digest of its program.
-fn toolchain(name: &str) -> Option<(String, Digest)> {
-    let places = ["/usr/bin", "/bin", "/usr/local/bin"];
-    let found = places.iter().find_map(|folder| std::fs::canonicalize(Path::new(folder).join(name)).ok())?;
-    let digest = Digest(*blake3::hash(&std::fs::read(&found).ok()?).as_bytes());
-    Some((found.to_str()?.to_owned(), digest))
-}
-
 fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn sandbox_digest(run: &Run) -> Digest {
-    derive(Context::ToolSpec, &[&rmp_serde::to_vec_named(&run.sandbox).unwrap_or_default()])
+    derive(Context::Sandbox, &[&rmp_serde::to_vec_named(&run.sandbox).unwrap_or_default()])
 }
 
 /// Puts what is kept of a program that ran into its report.

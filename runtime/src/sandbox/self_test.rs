@@ -3,6 +3,7 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use toka_kernel::body::v1::ProbeAsked;
 
 use super::spawn::Launcher;
@@ -53,6 +54,11 @@ impl Launcher {
     pub fn self_test(&self, level: &str) -> io::Result<SelfTest> {
         let output = self.start_self_test(level)?.wait_with_output()?;
         serde_json::from_slice(&output.stdout).map_err(|_| {
+            // Before there is a jail to report on, the report is an error alone.
+            let report = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default();
+            if let Some(error) = report["error"].as_str() {
+                return io::Error::other(format!("the launcher could not begin: {error}"));
+            }
             let said = String::from_utf8_lossy(&output.stderr);
             io::Error::other(format!("the launcher gave no report ({}): {}", output.status, said.trim()))
         })

@@ -9,14 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Sender, channel};
 
-use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
-use toka_jail::{INPUTS, RESULT, SPEC, STATUS};
 use toka_kernel::ids::Digest;
 
-/// Above every number that the launcher's inputs may take, so that mapping them cannot hide its image.
-const IMAGE_NUMBER_MIN: i32 = 600;
+use super::toolchain::Toolchains;
 
 /// The launcher `toka-jail`: a sealed copy of its program, and the thread that starts it.
 ///
@@ -26,6 +23,7 @@ const IMAGE_NUMBER_MIN: i32 = 600;
 #[derive(Debug)]
 pub struct Launcher {
     program: File,
+    toolchains: Toolchains,
     loaded: OnceLock<Result<Loaded, i32>>,
 }
 
@@ -63,7 +61,7 @@ impl Launcher {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Launcher> {
-        Ok(Launcher { program: File::open(path)?, loaded: OnceLock::new() })
+        Ok(Launcher { program: File::open(path)?, toolchains: Toolchains::default(), loaded: OnceLock::new() })
     }
 
     /// The digest of the launcher's program.
@@ -72,6 +70,11 @@ impl Launcher {
     /// When it cannot be read, or the system keeps no executable memory files.
     pub fn digest(&self) -> io::Result<Digest> {
         Ok(self.loaded()?.digest)
+    }
+
+    /// Where a toolchain is on this machine, and the digest of its program as it is now.
+    pub(super) fn toolchain(&self, name: &str) -> Option<(String, Digest)> {
+        self.toolchains.get(name)
     }
 
     fn loaded(&self) -> io::Result<&Loaded> {
@@ -83,15 +86,9 @@ impl Launcher {
     pub(super) fn start(&self, handed: Handed) -> io::Result<Child> {
         let loaded = self.loaded()?;
         let mut command = loaded.command();
-        let mut mappings = vec![
-            FdMapping { parent_fd: handed.status, child_fd: STATUS },
-            FdMapping { parent_fd: handed.spec, child_fd: SPEC },
-            FdMapping { parent_fd: handed.result, child_fd: RESULT },
-        ];
-        let inputs = (INPUTS..).zip(handed.inputs);
-        mappings.extend(inputs.map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }));
-        command.fd_mappings(mappings).map_err(io::Error::other)?;
-        command.stdin(handed.stdin).stdout(handed.stdout).stderr(handed.stderr);
+        let Handed { status, spec, result, inputs, stdin, stdout, stderr } = handed;
+        let handed = toka_jail::handing::Handed { status, spec, result, stdin, inputs };
+        command.stdin(handed.into_stdin()?).stdout(stdout).stderr(stderr);
         loaded.spawn(command)
     }
 
@@ -109,7 +106,7 @@ impl Loaded {
         let mut program = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.read_to_end(&mut program)?;
-        let image = rustix::io::fcntl_dupfd_cloexec(sealed(&program, true)?, IMAGE_NUMBER_MIN)?;
+        let image = sealed(&program, true)?;
         let (requests, queue) = channel::<Request>();
         std::thread::Builder::new().name("toka-spawn".to_owned()).spawn(move || {
             for mut request in queue {

@@ -1,11 +1,11 @@
 //! `toka doctor`: what this machine can hold, found out by trying it.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use toka_runtime::sandbox::SelfTest;
+use toka_runtime::sandbox::{SelfTest, TOOLCHAIN_FOLDERS, TOOLCHAINS, find_toolchain};
 
 use super::failure::{Failure, exit};
 
@@ -16,14 +16,11 @@ pub(crate) struct Doctor {
     json: bool,
 }
 
-/// Programs that tools are started by.
-const TOOLCHAINS: [&str; 2] = ["python3", "sh"];
-
 /// Tries every level and every toolchain. Exit 0 if level `strong` holds and all else is well, 9 if it does not, 1 if
 /// something else is missing, 4 if something could not be tried.
 pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failure> {
     let levels: Vec<Tried> = ["strong", "landlock"].map(Tried::of).into();
-    let toolchains: Vec<(&str, Option<String>)> = TOOLCHAINS.map(|name| (name, found(name))).into();
+    let toolchains: Vec<(&str, Option<PathBuf>)> = TOOLCHAINS.map(|name| (name, find_toolchain(name))).into();
     let missing = toolchains.iter().any(|(_, path)| path.is_none());
     let code = match (levels[0].holds(), levels.iter().any(|tried| tried.test.is_none()), missing) {
         (false, ..) => exit::SANDBOX,
@@ -55,10 +52,11 @@ pub(crate) fn run(doctor: &Doctor) -> Result<u8, Failure> {
     writeln!(out, "[warn] cgroup: not used in this version -> memory: bounded (per process, and a poll of the sum)")?;
     for (name, path) in &toolchains {
         match path {
-            Some(path) => writeln!(out, "[ok]   toolchain {name}: {path}")?,
+            Some(path) => writeln!(out, "[ok]   toolchain {name}: {}", path.display())?,
             None => writeln!(
                 out,
-                "[fail] toolchain {name}: not in /usr/bin, /bin or /usr/local/bin\n       fix: install {name}"
+                "[fail] toolchain {name}: not in {}\n       fix: install {name}",
+                TOOLCHAIN_FOLDERS.join(", ")
             )?,
         }
     }
@@ -97,7 +95,12 @@ impl Tried {
     fn lines(&self) -> Vec<String> {
         let level = self.level;
         let Some(test) = &self.test else {
-            return vec![format!("[fail] {level}: not tried: {}", self.why.as_deref().unwrap_or("unknown"))];
+            let why = self.why.as_deref().unwrap_or("unknown");
+            return vec![
+                format!("[fail] {level}: not tried: {why}"),
+                "       fix: the test needs executable memory files and a writable folder for temporary files"
+                    .to_owned(),
+            ];
         };
         if let Some(failed) = &test.failed {
             let error = std::io::Error::from_raw_os_error(failed.errno);
@@ -135,12 +138,6 @@ fn fix(stage: &str) -> &'static str {
 fn kernel() -> String {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     release.trim().to_owned()
-}
-
-fn found(name: &str) -> Option<String> {
-    let folders = ["/usr/bin", "/bin", "/usr/local/bin"];
-    let path = folders.iter().find_map(|folder| std::fs::canonicalize(Path::new(folder).join(name)).ok())?;
-    Some(path.display().to_string())
 }
 
 fn user_id() -> u32 {

@@ -5,11 +5,10 @@ use std::io::{IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -17,9 +16,9 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::Signal;
+use toka_jail::handing::Handed;
 use toka_jail::spec::{File as SpecFile, Identity, Level, Limits, Mount, Net, Spec, Symlink, Tmpfs, VERSION};
 use toka_jail::status::{Fault, GO, RECORD_BYTES_MAX, Record};
-use toka_jail::{INPUTS, RESULT, SPEC, STATUS};
 
 /// After this a run counts as hung, and everything is killed.
 const HUNG: Duration = Duration::from_secs(120);
@@ -139,24 +138,20 @@ impl Plan {
         };
         let ((status, status_end), (result, result_end)) = (pair(), pair());
         let (stdout, stderr) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
-        let mut mappings = vec![
-            FdMapping { parent_fd: status_end, child_fd: STATUS },
-            FdMapping { parent_fd: holding(&self.spec.encode().expect("a right spec")), child_fd: SPEC },
-            FdMapping { parent_fd: result_end, child_fd: RESULT },
-        ];
-        for (child_fd, parent_fd) in (INPUTS..).zip(self.inputs) {
-            mappings.push(FdMapping { parent_fd, child_fd });
-        }
+        let handed = Handed {
+            status: status_end,
+            spec: holding(&self.spec.encode().expect("a right spec")),
+            result: result_end,
+            stdin: self.stdin.unwrap_or_else(|| File::open("/dev/null").expect("it is there").into()),
+            inputs: self.inputs,
+        };
         let mut command = Command::new(format!("/proc/self/fd/{}", launcher().as_raw_fd()));
         command.env_clear().stdout(stdout.try_clone().expect("a copy")).stderr(stderr.try_clone().expect("a copy"));
-        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
+        command.stdin(handed.into_stdin().expect("room"));
         if who == As::Nobody {
             command.uid(65_534).gid(65_534);
         }
-        command.fd_mappings(mappings).expect("no number twice");
         let child = command.spawn().expect("the launcher starts");
-        // What was mapped is still open here, in the command.
-        drop(command);
         Jail { child, status, result, stdout, stderr, workspace: None, listener: None, pid1: None, records: vec![] }
     }
 
@@ -180,11 +175,7 @@ pub(crate) fn holding(content: &[u8]) -> OwnedFd {
 /// The launcher in a sealed memfd, made once.
 pub(crate) fn launcher() -> &'static OwnedFd {
     static LAUNCHER: OnceLock<OwnedFd> = OnceLock::new();
-    LAUNCHER.get_or_init(|| {
-        let image = holding(&std::fs::read(env!("CARGO_BIN_EXE_toka-jail")).expect("the launcher is built"));
-        // Above the numbers of the inputs, or mapping those in the child would hide it before it is executed.
-        rustix::io::fcntl_dupfd_cloexec(image, 600).expect("a number")
-    })
+    LAUNCHER.get_or_init(|| holding(&std::fs::read(env!("CARGO_BIN_EXE_toka-jail")).expect("the launcher is built")))
 }
 
 /// A launcher at work.
