@@ -4,7 +4,6 @@ import ctypes, errno, os, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 tries = leaks = 0
-LEVEL = os.environ.get("LEVEL", "strong")
 
 
 def raw(number, *args):

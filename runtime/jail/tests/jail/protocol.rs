@@ -182,7 +182,7 @@ fn each_failure_says_where() {
         plan.file("/tool/twice", 0o444, b"");
         plan.file("/tool/twice", 0o444, b"");
     });
-    let folder = crate::attacks::folder();
+    let folder = crate::attack::folder();
     fails(Stage::Mask, Errno::NOENT, |plan| {
         plan.mount(folder.path().to_str().expect("UTF-8"), "/roots/rw", true, false);
         let mount = plan.spec.mounts.len() as u32 - 1;
