@@ -9,6 +9,7 @@ mod files;
 mod kills;
 mod limits;
 mod outcomes;
+mod unreaped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -271,6 +272,7 @@ impl Called {
         let outcome = &self.finished.outcome;
         let number = outcome.number.map(|number| format!(" {number}")).unwrap_or_default();
         let symbol = outcome.symbol.as_ref().map(|symbol| format!(" {symbol}")).unwrap_or_default();
+        // Of a failure the word is its symbol, which is told beside the kind here.
         let kind = outcome_word(&Outcome { symbol: None, ..outcome.clone() });
         format!("{kind}/{}{number}{symbol}", outcome.detail)
     }

@@ -1,6 +1,9 @@
 //! `toka doctor` tells what this machine holds.
 
+use std::process::Command;
+
 use serde_json::Value;
+use toka_tests::programs::program;
 
 use super::Lab;
 
@@ -62,4 +65,79 @@ fn the_doctor_tells_programs_the_same() {
             assert!(number.is_string(), "{said}");
         }
     });
+}
+
+/// What the doctor tells in a place that a shell has made, from the second line on; the first is about the machine.
+/// `None` where this process may make none: only root can hide files and set limits in a namespace of its own and yet be
+/// somebody for whom jails are made.
+fn told_in(place: &str) -> Option<String> {
+    rustix::process::geteuid().is_root().then_some(())?;
+    let lab = Lab::of(0);
+    let like = lab.command(&["doctor"]);
+    let mut command = Command::new("unshare");
+    let script = place.replace("TOKA", &program("toka").display().to_string());
+    command.args(["--mount", "/bin/sh", "-c", &script]).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ran = lab.ran(&["doctor"], &mut command);
+    let (said, exit) = (ran.out.lines().skip(1).map(plain), format!("exit {:?}", ran.exit));
+    Some(said.chain([exit]).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn a_level_that_cannot_be_had_is_told_with_its_step_and_its_fix() {
+    // A user namespace that has all users and may have no other below it.
+    let told = told_in(
+        r#"
+mount -t tmpfs none /mnt && mkfifo /mnt/pid /mnt/go || exit 70
+echo 'echo 0 > /proc/sys/user/max_user_namespaces && exec TOKA doctor' > /mnt/inside
+unshare --user /bin/sh -c 'echo $$ > /mnt/pid; read go < /mnt/go; exec /bin/sh /mnt/inside' &
+read pid < /mnt/pid
+for map in gid_map uid_map; do echo 0 0 100000 > /proc/$pid/$map; done
+echo > /mnt/go
+wait $!
+"#,
+    );
+    let Some(told) = told else { return };
+    insta::assert_snapshot!(told, @r"
+    [fail] strong: step unshare: No space left on device (os error <n>)
+           fix: allow user namespaces: sysctl kernel.unprivileged_userns_clone=<n> user.max_user_namespaces=<n> kernel.apparmor_restrict_unprivileged_userns=<n>; in a container, run it with user namespaces allowed
+    [ok]   landlock: self-test <n>/<n>, landlock ABI <n>
+    [warn] cgroup: not used in this version -> memory: bounded (per process, and a poll of the sum)
+    [ok]   toolchain python<n>: <path>
+    [ok]   toolchain sh: <path>
+    effective: landlock
+    exit Some(9)
+    ");
+}
+
+#[test]
+fn a_missing_toolchain_is_told_with_its_fix() {
+    let told = told_in("mount -t tmpfs none /usr/local/bin && mount -t tmpfs none /usr/bin && exec TOKA doctor");
+    let Some(told) = told else { return };
+    insta::assert_snapshot!(told, @r"
+    [ok]   strong: self-test <n>/<n>, landlock ABI <n>
+    [ok]   landlock: self-test <n>/<n>, landlock ABI <n>
+    [warn] cgroup: not used in this version -> memory: bounded (per process, and a poll of the sum)
+    [fail] toolchain python<n>: not in /usr/bin, /bin, /usr/local/bin
+           fix: install python<n>
+    [fail] toolchain sh: not in /usr/bin, /bin, /usr/local/bin
+           fix: install sh
+    effective: strong landlock
+    exit Some(1)
+    ");
+}
+
+#[test]
+fn a_level_that_cannot_be_tried_is_told_with_what_it_takes() {
+    let Some(told) = told_in("mount -t tmpfs -o ro none /tmp && exec TOKA doctor") else { return };
+    insta::assert_snapshot!(told, @r"
+    [ok]   strong: self-test <n>/<n>, landlock ABI <n>
+    [fail] landlock: not tried: the launcher could not begin: Read-only file system (os error <n>)
+           fix: the test needs executable memory files and a writable folder for temporary files
+    [warn] cgroup: not used in this version -> memory: bounded (per process, and a poll of the sum)
+    [ok]   toolchain python<n>: <path>
+    [ok]   toolchain sh: <path>
+    effective: strong
+    exit Some(4)
+    ");
 }

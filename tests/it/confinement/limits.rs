@@ -109,7 +109,7 @@ fn a_flood_of_output_is_ended_and_what_came_is_known() {
 }
 
 /// An agent whose steps are calls of tools.
-fn agent(name: &str, steps: &[(&str, &str)]) -> String {
+pub(super) fn agent(name: &str, steps: &[(&str, &str)]) -> String {
     let mut text = format!(
         "apiVersion: toka/v1\n\
          kind: Agent\n\
