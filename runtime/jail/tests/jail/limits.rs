@@ -53,13 +53,6 @@ def bomb():
         children.append(child)
 refused("fork", "EAGAIN", bomb)
 holds(f"{len(children)} of less than 128", len(children) < 128)
-import threading
-def thread():
-    try:
-        threading.Thread(target=int).start()
-    except RuntimeError:
-        raise OSError(errno.EAGAIN, "")
-refused("thread", "EAGAIN", thread)
 "#,
         r#"
 for round in range(20):
