@@ -52,10 +52,12 @@ pub(super) fn sources() -> impl Iterator<Item = String> {
     files().filter(|file| file.ends_with(".rs"))
 }
 
-/// The source files that end in what is shipped.
+/// The source files that end in what is shipped; what builds it, as `build.rs` beside a manifest does, is not.
 pub(super) fn shipped() -> impl Iterator<Item = String> {
     let is_test = |file: &String| ["/tests/", "/benches/", "/examples/"].iter().any(|folder| file.contains(folder));
-    sources().filter(move |file| SHIPPED.iter().any(|folder| file.starts_with(folder)) && !is_test(file))
+    let builds = |file: &String| file.ends_with("/build.rs") && !file.contains("/src/");
+    let is_shipped = |file: &String| SHIPPED.iter().any(|folder| file.starts_with(folder));
+    sources().filter(move |file| is_shipped(file) && !is_test(file) && !builds(file))
 }
 
 /// The text of a file.
