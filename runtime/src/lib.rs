@@ -15,6 +15,7 @@ pub mod clock;
 pub mod engine;
 pub mod executor;
 mod genesis;
+pub mod gateway;
 pub mod home;
 pub mod keyfile;
 pub mod random;

@@ -1,14 +1,15 @@
 //! Files that people write, read so that every mistake is told with its place, a code and a way on.
 //!
-//! [`decode`] and [`yaml::parse`] make a tree in which every value knows its place; the readers of [`Problems`] take
-//! typed values out of it and report what is wrong, so that one run tells all the mistakes of a file. Tool manifests
-//! and agent files are read with it. Nothing here opens a file.
+//! [`decode`] and [`yaml::parse`] or [`toml::parse`] make a tree in which every value knows its place; the readers of [`Problems`] take
+//! typed values out of it and report what is wrong, so that one run tells all the mistakes of a file. Tool manifests,
+//! agent files and the configuration are read with it. Nothing here opens a file.
 
 mod amounts;
 mod fields;
 mod head;
 mod problem;
 pub mod quantity;
+pub mod toml;
 pub mod yaml;
 
 pub use fields::{Fields, Shape};

@@ -50,7 +50,7 @@ file_codes! {
     TooLarge = 1002,
     /// The file is not UTF-8.
     NotUtf8 = 1003,
-    /// The file is not YAML.
+    /// The file is not YAML, or not TOML where that is due.
     Syntax = 1010,
     /// The file is nested deeper than it may be.
     TooDeep = 1011,

@@ -65,6 +65,13 @@ pub struct Text {
     quoted: Option<char>,
 }
 
+impl Text {
+    /// Text that stands at `source`; `quoted` is the quote around it, or what says that it is on several lines.
+    pub(super) fn written(value: String, source: Range<usize>, quoted: Option<char>) -> Text {
+        Text { value, source, quoted }
+    }
+}
+
 /// A member of a mapping.
 #[derive(Debug)]
 pub struct Member {
