@@ -32,6 +32,8 @@ use super::{Attempt, Bound, Cause, Failure, Fault, Provider, RawKind, Reply, Run
 
 /// The most bytes that are kept of a body which reports a fault.
 pub const FAULT_BYTES_MAX: usize = 1 << 20;
+/// The most characters of what is told to people about a fault.
+pub const DETAIL_CHARS_MAX: usize = 400;
 
 /// A model server over HTTP.
 pub struct HttpProvider {
@@ -173,7 +175,7 @@ impl HttpProvider {
         if !response.status().is_success() {
             return Err(self.refused(&mut response, timer).await);
         }
-        let events = header(&response, CONTENT_TYPE.as_str()).is_some_and(|kind| kind.starts_with("text/event-stream"));
+        let events = header(&response, CONTENT_TYPE.as_str()).is_some_and(is_event_stream);
         let read =
             if events { self.events(&mut response, timer).await } else { self.whole(&mut response, timer).await };
         let Read { kind, raw, answer } = read.map_err(|missed| Missed { status, ..missed })?;
@@ -333,7 +335,7 @@ struct Read {
     answer: Answer,
 }
 
-/// An attempt without an answer. What it holds may still hold secrets.
+/// An attempt without an answer. Its texts are as they came: they may hold secrets, and whatever disturbs a terminal.
 struct Missed {
     fault: Fault,
     status: u16,
@@ -391,7 +393,7 @@ impl Missed {
             not_before_us,
             usage: self.usage,
             part: redactor.body(self.kind, &self.raw).bytes,
-            detail: redactor.text(&self.detail),
+            detail: told_to_people(&self.detail, redactor),
         }
     }
 
@@ -399,7 +401,7 @@ impl Missed {
         Failure {
             fault,
             status: self.status,
-            detail: redactor.text(&self.detail),
+            detail: told_to_people(&self.detail, redactor),
             raw: redactor.body(self.kind, &self.raw).bytes,
             usage: self.usage,
             attempts,
@@ -450,7 +452,17 @@ fn told(error: &reqwest::Error) -> String {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    clean(&text, 300)
+    text
+}
+
+/// A text for people: without secrets, and only then cut and escaped, so that no half of a secret is left.
+fn told_to_people(text: &str, redactor: &Redactor) -> String {
+    clean(&redactor.text(text), DETAIL_CHARS_MAX)
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("text/event-stream")
 }
 
 fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {

@@ -268,7 +268,7 @@ pub enum Wrong {
     Upstream {
         /// Whether it has too much to do.
         overloaded: bool,
-        /// What it says.
+        /// What it says, as the server wrote it.
         what: String,
     },
     /// It ended before its end.
@@ -353,7 +353,7 @@ fn whole(body: &[u8]) -> Result<Answer, Wrong> {
     assembly.answer()
 }
 
-/// What a body says that reports a fault, for people; at most 300 characters.
+/// What a body says that reports a fault, as the server wrote it.
 pub fn complaint(body: &[u8]) -> Option<String> {
     let complaint: Complained = serde_json::from_slice(body).ok()?;
     Some(complaint.error.text())
@@ -617,8 +617,7 @@ impl Complaint {
 
     fn text(&self) -> String {
         let (words, message) = self.words();
-        let text = if words.is_empty() { message } else { format!("{words}: {message}") };
-        toka_tools::files::clean(&text, 300)
+        if words.is_empty() { message } else { format!("{words}: {message}") }
     }
 
     fn is_overload(&self) -> bool {
@@ -884,7 +883,7 @@ mod tests {
             let what = what.to_owned();
             assert_eq!(decode(RawKind::Events, stream.as_bytes()), Err(Wrong::Upstream { overloaded, what }));
         }
-        assert_eq!(complaint(b"{\"error\":{\"message\":\"\\u001b[2J\"}}").as_deref(), Some("\\u{1b}[2J"));
+        assert_eq!(complaint(b"{\"error\":{\"message\":\"\\u001b[2J\"}}").as_deref(), Some("\u{1b}[2J"));
         assert_eq!(complaint(b"<html>"), None);
     }
 }

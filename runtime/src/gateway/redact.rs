@@ -22,6 +22,8 @@ pub const WITHHELD: &str = "[withheld: the body spelt a key in pieces]";
 
 /// A base64 form shorter than this could be anything.
 const FORM_BYTES_MIN: usize = 8;
+/// The least bytes at the end of a text that are taken for the beginning of a secret.
+const CUT_BYTES_MIN: usize = 6;
 
 /// Knows secrets and takes them out.
 #[derive(Default)]
@@ -102,10 +104,11 @@ impl Redactor {
         let mut at = 0;
         while at < bytes.len() {
             let here = begins[usize::from(bytes[at])];
-            match self.forms.iter().find(|form| here && form.is_at(&bytes[at..])) {
-                Some(form) => {
+            let len = if here { self.forms.iter().find_map(|form| form.len_at(&bytes[at..])) } else { None };
+            match len {
+                Some(len) => {
                     clean.extend_from_slice(PLACEHOLDER.as_bytes());
-                    at += form.bytes.len();
+                    at += len;
                 }
                 None => {
                     clean.push(bytes[at]);
@@ -158,17 +161,17 @@ impl Redactor {
             RawKind::Whole => collect(&String::from_utf8_lossy(bytes), &mut places),
             RawKind::Withheld => {}
         }
-        places.values().any(|text| {
-            let text = text.as_bytes();
-            self.forms.iter().any(|form| (0..text.len()).any(|at| form.is_at(&text[at..])))
-        })
+        places.values().any(|text| self.bytes(text.as_bytes()) != text.as_bytes())
     }
 }
 
 impl Form {
-    fn is_at(&self, bytes: &[u8]) -> bool {
-        let Some(here) = bytes.get(..self.bytes.len()) else { return false };
-        if self.any_case { here.eq_ignore_ascii_case(&self.bytes) } else { *here == **self.bytes }
+    /// How many bytes of a secret `bytes` begin with: all of one, or what was left of one before a body was cut.
+    fn len_at(&self, bytes: &[u8]) -> Option<usize> {
+        let len = self.bytes.len().min(bytes.len());
+        let (here, form) = (&bytes[..len], &self.bytes[..len]);
+        let same = if self.any_case { here.eq_ignore_ascii_case(form) } else { here == form };
+        (same && len >= CUT_BYTES_MIN.min(self.bytes.len())).then_some(len)
     }
 }
 
@@ -256,6 +259,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_beginning_of_a_key_at_the_end_of_what_was_cut_is_taken_out() {
+        for len in CUT_BYTES_MIN..=KEY.len() {
+            assert_eq!(redactor().text(&format!("it is {}", &KEY[..len])), format!("it is {PLACEHOLDER}"));
+        }
+        assert_eq!(redactor().text("sk-ca"), "sk-ca");
+        assert_eq!(redactor().text("sk-ca/na "), "sk-ca/na ");
     }
 
     #[test]

@@ -639,7 +639,7 @@ fn reply(node: &Node, problems: &mut Problems<'_>) -> Option<Reply> {
 fn answer_of(fields: &toka_tools::files::Fields<'_>, problems: &mut Problems<'_>) -> Option<Answer> {
     let mut answer = Answer::default();
     if let Some(node) = fields.get("text") {
-        answer.text = problems.plain_text(node, "reply.text", TEXT_BYTES_MAX, true)?;
+        answer.text = said(node, "reply.text", problems)?;
     }
     if let Some(node) = fields.get("calls") {
         let items = problems.list(node, "reply.calls", ITEMS_MAX)?;
@@ -683,8 +683,7 @@ fn call(node: &Node, problems: &mut Problems<'_>) -> Option<Call> {
     let known = &["tool", "arguments", "arguments_text"];
     let fields = problems.fields(node, &Shape { what: "reply.calls", known, later: &[], prefix: None })?;
     let tool = fields.required("tool", "tool: file-reader", problems)?;
-    // Not only names that tools may have: a model invents others.
-    let tool = problems.plain_text(tool, "reply.calls.tool", 256, false)?;
+    let tool = said(tool, "reply.calls.tool", problems)?;
     let arguments = match (fields.get("arguments"), fields.get("arguments_text")) {
         (Some(_), Some(text)) => {
             let message = "`arguments_text` cannot stand beside `arguments`";
@@ -692,10 +691,21 @@ fn call(node: &Node, problems: &mut Problems<'_>) -> Option<Call> {
             return None;
         }
         (Some(node), None) => value(node, problems)?.to_string(),
-        (None, Some(text)) => problems.plain_text(text, "reply.calls.arguments_text", TEXT_BYTES_MAX, true)?,
+        (None, Some(text)) => said(text, "reply.calls.arguments_text", problems)?,
         (None, None) => "{}".to_owned(),
     };
     Some(Call { tool, arguments })
+}
+
+/// A text of the model. It may hold what nobody should write: models say such things, and invent names of tools.
+fn said(node: &Node, what: &str, problems: &mut Problems<'_>) -> Option<String> {
+    let text = problems.text(node, what)?;
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("`{what}` is {} bytes long", text.len());
+        problems.report(node.place, FileCode::TooLong, message, format!("at most {TEXT_BYTES_MAX} bytes are allowed"));
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 fn usage(node: &Node, problems: &mut Problems<'_>) -> Option<UsageSaid> {
@@ -753,7 +763,7 @@ mod tests {
         errors.iter().map(ToString::to_string).collect()
     }
 
-    fn said(answered: &Answered) -> String {
+    fn body_of(answered: &Answered) -> String {
         match &answered.body {
             Body::Whole(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             Body::Chunks(chunks, _) => String::from_utf8_lossy(&chunks.concat()).into_owned(),
@@ -787,7 +797,7 @@ mod tests {
         let mut asked = |change: &dyn Fn(&mut Value)| {
             change(&mut body);
             let answered = script.answer("a", 0, 0, &body, 100);
-            (answered.status, said(&answered))
+            (answered.status, body_of(&answered))
         };
         let (status, text) = asked(&|_| {});
         assert!(
@@ -806,9 +816,9 @@ mod tests {
         let (status, _) =
             asked(&|body| body["messages"][1]["content"] = json!("From file-reader:\n{\"ok\":true}\nEnd."));
         assert_eq!(status, 200);
-        let text = said(&script.answer("a", 1, 0, &body, 100));
+        let text = body_of(&script.answer("a", 1, 0, &body, 100));
         assert!(text.contains("lane `a`, turn 1: the script has 1 turns"), "{text}");
-        let text = said(&script.answer("b", 0, 0, &body, 100));
+        let text = body_of(&script.answer("b", 0, 0, &body, 100));
         assert!(text.contains("lane `b`, turn 0: the script has no such lane, it has `a`"), "{text}");
     }
 
