@@ -438,10 +438,10 @@ impl Timer<'_> {
 
 /// What a deadline says to people.
 fn silence(fault: Fault) -> String {
-    match fault {
-        Fault::Deadline(which) => format!("the server was silent beyond the deadline `{which}`"),
-        fault => fault.symbol().to_owned(),
+    if let Fault::Deadline(which) = fault {
+        return format!("the deadline `{which}` passed");
     }
+    "the call was told to end".to_owned()
 }
 
 /// An error of the client with its causes, without the URL.

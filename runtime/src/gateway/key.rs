@@ -61,7 +61,9 @@ impl fmt::Display for KeyRef {
 
 /// The environment of the process, as an argument.
 #[derive(Clone)]
-pub struct Environment(Arc<dyn Fn(&str) -> Option<OsString> + Send + Sync>);
+pub struct Environment(Arc<ReadVariable>);
+
+type ReadVariable = dyn Fn(&str) -> Option<OsString> + Send + Sync;
 
 impl Environment {
     /// The real one.

@@ -78,10 +78,8 @@ impl List {
     /// Reads what [`List::to_json`] writes; other members are passed over.
     pub fn from_json(text: &[u8]) -> Option<List> {
         let value: Value = serde_json::from_slice(text).ok()?;
-        let extends = match value.get("extends")? {
-            Value::Null => None,
-            extends => Some(PieceId::parse(extends.as_str()?)?),
-        };
+        let extends = value.get("extends")?;
+        let extends = if extends.is_null() { None } else { Some(PieceId::parse(extends.as_str()?)?) };
         let new = value.get("new")?.as_array()?;
         Some(List {
             extends,
