@@ -4,21 +4,26 @@
 //! The package is what `./test` installs; `TOKA_TEST_OPENAI_PYTHON` names an interpreter that has it.
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use toka_runtime::clock::SystemClock;
+use toka_runtime::clock::PushedClock;
+use toka_runtime::gateway::config::BaseUrl;
 use toka_runtime::gateway::http::HttpProvider;
-use toka_runtime::gateway::key::Environment;
+use toka_runtime::gateway::key::{Environment, KeyRef};
 use toka_runtime::gateway::openai_chat::{OutputLimit, encode};
 use toka_runtime::gateway::scripted::{Script, ScriptedServer, provider};
 use toka_runtime::gateway::server::{Answered, Asked, Body, Server};
 use toka_runtime::gateway::{
-    Attempt, Choice, Failure, Input, Provider, RealTime, Reply, Request, Run, Stop, Tool, ToolCall, Turn, Wire,
+    Attempt, Choice, Failure, Input, Provider, ProviderConfig, Reply, Request, Run, Stop, Tool, ToolCall, Turn, Wire,
 };
 
 const SCRIPT: &str = r#"
@@ -70,9 +75,11 @@ fn server() -> ScriptedServer {
 
 fn ask(provider: &dyn Provider, body: Vec<u8>) -> Result<Reply, Failure> {
     let mut attempted = |_: Attempt| ControlFlow::Continue(());
+    // Nobody waits between attempts: the clock is pushed.
+    let clock = PushedClock::at(1_800_000_000_000_000);
     let mut run = Run {
-        clock: &SystemClock,
-        wait: &RealTime,
+        clock: &clock,
+        wait: &clock,
         stop: &AtomicBool::new(false),
         deadline_us: u64::MAX,
         seed: [0; 32],
@@ -81,8 +88,20 @@ fn ask(provider: &dyn Provider, body: Vec<u8>) -> Result<Reply, Failure> {
     provider.call(&Wire { lane: "auditor".to_owned(), ordinal: 1, body }, &mut run)
 }
 
-/// In the process that the test below starts, with proxy variables set.
+/// What a test asks in a process of its own, whose environment it chooses: the URL of a server.
 const INSIDE: &str = "TOKA_TEST_GATEWAY_URL";
+
+/// This test again, in such a process.
+fn inside(test: &str, url: &str) -> Command {
+    let mut inside = Command::new(std::env::current_exe().expect("this program"));
+    inside.args(["--exact", test, "--nocapture"]).env(INSIDE, url);
+    inside
+}
+
+fn succeeds(inside: &mut Command) {
+    let output = inside.output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
 
 #[test]
 fn proxy_variables_are_not_read() {
@@ -100,17 +119,99 @@ fn proxy_variables_are_not_read() {
     });
     let proxy = proxy.expect("it listens");
     let model = server();
-    let mut inside = Command::new(std::env::current_exe().expect("this program"));
-    inside.args(["--exact", "proxy_variables_are_not_read", "--nocapture"]).env(INSIDE, model.base_url());
+    let mut inside = inside("proxy_variables_are_not_read", &model.base_url());
     for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
         inside.env(name, format!("http://{}", proxy.address()));
     }
     for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
         inside.env_remove(name);
     }
-    let output = inside.output().expect("it runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    succeeds(&mut inside);
     assert_eq!((model.requests(), proxy.connections()), (1, 0));
+}
+
+/// Somebody who signs certificates, and a server's certificate with its key.
+struct Authority {
+    pem: String,
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().expect("a key");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().expect("a key");
+    let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+    Authority { pem, certificate: certificate.der().to_vec(), key: key.serialize_der() }
+}
+
+/// Answers one request over TLS; whether anything was asked.
+fn serve_tls(listener: &TcpListener, authority: &Authority) -> bool {
+    let chain = vec![CertificateDer::from(authority.certificate.clone())];
+    let key = PrivatePkcs8KeyDer::from(authority.key.clone()).into();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .expect("a certificate with its key");
+    let (mut socket, _) = listener.accept().expect("a connection");
+    let mut tls = rustls::ServerConnection::new(Arc::new(config)).expect("a server");
+    let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+    let mut asked = Vec::new();
+    let mut piece = [0; 4_096];
+    while !asked.ends_with(b"]}") {
+        match stream.read(&mut piece) {
+            Ok(read) if read > 0 => asked.extend_from_slice(&piece[..read]),
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    let body = r#"{"choices":[{"index":0,"message":{"content":"over TLS"},"finish_reason":"stop"}]}"#;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).expect("it is heard");
+    String::from_utf8_lossy(&asked).contains("uthorization: Bearer sk-canary-0123456789")
+}
+
+#[test]
+fn a_server_is_asked_over_tls_if_the_system_trusts_it_and_sent_nothing_if_not() {
+    if let Ok(url) = std::env::var(INSIDE) {
+        let config = ProviderConfig {
+            base_url: BaseUrl::parse(&url, false).expect("a URL"),
+            key: Some(KeyRef::parse("env:TOKA_TEST_KEY").expect("a reference")),
+            scripted: false,
+            ..provider("test", "http://localhost").expect("a URL")
+        };
+        let provider = HttpProvider::new(config, Environment::of_process()).expect("somebody is trusted");
+        let body = encode(&request(Choice::Auto), OutputLimit::default()).expect("it can be said");
+        match ask(&provider, body) {
+            Ok(reply) => assert_eq!(reply.text(), "over TLS"),
+            // The first attempt says why; for the others nobody listens any more.
+            Err(failure) => panic!("{} {}", failure.fault.symbol(), failure.reached),
+        }
+        return;
+    }
+    let test = "a_server_is_asked_over_tls_if_the_system_trusts_it_and_sent_nothing_if_not";
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, theirs) = (authority(), authority());
+    for (trusted, asked) in [(&ours, true), (&theirs, false)] {
+        let trust = folder.path().join("trusted.pem");
+        std::fs::write(&trust, &trusted.pem).expect("it is written");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("it listens");
+        let url = format!("https://localhost:{}/v1", listener.local_addr().expect("an address").port());
+        let mut inside = inside(test, &url);
+        inside.env("SSL_CERT_FILE", &trust).env_remove("SSL_CERT_DIR").env("TOKA_TEST_KEY", "sk-canary-0123456789");
+        let inside = inside.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        let was_asked = serve_tls(&listener, &ours);
+        drop(listener);
+        let output = inside.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((was_asked, output.status.success()), (asked, asked), "{said}");
+        assert!(asked || said.contains("UNREACHABLE false"), "{said}");
+    }
 }
 
 /// An interpreter with the `openai` package, where one was named.
