@@ -22,13 +22,13 @@ use tokio::time::{Instant, timeout_at};
 
 use super::config::{Dialect, ProviderConfig};
 use super::key::{Environment, read_key};
-use super::openai_chat::{self, Answer, Stream, Wrong};
+use super::openai_chat::{self, Stream, Wrong};
 use super::redact::Redactor;
 use super::retry::{ATTEMPTS_MAX, Asked, Failed, Next, asked, jitter, next};
 use super::scripted::{LANE, ORDINAL, SYMBOL};
 use super::sse::STREAM_BYTES_MAX;
 use super::time::LOOK_US;
-use super::{Attempt, Bound, Cause, Failure, Fault, Provider, RawKind, Reply, Run, Stop, Usage, Which, Wire};
+use super::{Answer, Attempt, Bound, Cause, Failure, Fault, Provider, RawKind, Reply, Run, Stop, Usage, Which, Wire};
 
 /// The most bytes that are kept of a body which reports a fault.
 pub const FAULT_BYTES_MAX: usize = 1 << 20;

@@ -11,6 +11,7 @@
 //! that call. No decision reads a clock: [`Run`] hands in the time, the wait and the deadline, and [`retry::next`] is a
 //! pure function of them. Nothing here admits a call, commits an entry or knows an executor.
 
+mod answer;
 pub mod config;
 pub mod http;
 pub mod key;
@@ -35,6 +36,7 @@ use toka_tools::Cancel;
 
 use crate::clock::Clock;
 
+pub use answer::Answer;
 pub use config::{Deadlines, ProviderConfig};
 pub use request::{Choice, Input, Request, RequestError, Tool, ToolCall, ToolNames, Turn};
 pub use retry::Cause;
@@ -124,6 +126,12 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// What it says, without how it came.
+    pub fn answer(&self) -> Answer {
+        let (parts, stop) = (self.parts.clone(), self.stop.clone());
+        Answer { parts, stop, usage: self.usage, model: self.model.clone() }
+    }
+
     /// The text of the answer, its parts joined.
     pub fn text(&self) -> String {
         let text = |part: &Part| match part {

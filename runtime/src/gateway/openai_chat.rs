@@ -7,7 +7,7 @@ mod decode;
 mod encode;
 mod envelope;
 
-pub use decode::{Answer, Stream, Wrong, complaint, decode};
+pub use decode::{Stream, Wrong, complaint, decode};
 pub use encode::encode;
 
 /// Its name in configuration.

@@ -173,10 +173,10 @@ fn a_script_is_answered_through_the_real_client() {
     assert_eq!(reply.text(), "Grüß Gott, I will look at the file now.");
     assert_eq!(reply.calls().cloned().collect::<Vec<_>>(), calls);
     assert_eq!(reply.usage, Some(Usage { tokens_in: 90, tokens_cached: 60, tokens_out: 7 }));
-    assert_eq!((reply.stop, reply.status, reply.attempts), (Stop::Tools, 200, 1));
+    assert_eq!((&reply.stop, reply.status, reply.attempts), (&Stop::Tools, 200, 1));
     assert_eq!(reply.raw.kind, RawKind::Events);
     let again = openai_chat::decode(reply.raw.kind, &reply.raw.bytes).expect("the raw bytes say the same");
-    assert_eq!(again.parts, reply.parts);
+    assert_eq!(again, reply.answer());
     let captured = server.captured();
     assert_eq!((server.requests(), server.connections(), captured.len()), (1, 1, 1));
     assert_eq!((captured[0].lane.as_str(), captured[0].ordinal, captured[0].authorised), ("auditor", 0, false));

@@ -49,3 +49,21 @@ impl Wait for PushedClock {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn a_wait_that_is_told_to_end_ends_at_once() {
+        let (go_on, end) = (AtomicBool::new(false), AtomicBool::new(true));
+        assert!(RealTime.wait(1, &go_on));
+        assert!(!RealTime.wait(3_600_000_000, &end));
+        let clock = PushedClock::at(5);
+        assert!(clock.wait(7, &go_on) && !clock.wait(7, &end));
+        assert_eq!(clock.read().wall_us, 12);
+    }
+}

@@ -2,22 +2,9 @@
 
 use super::super::request::ToolCall;
 use super::super::sse::{self, Event};
-use super::super::{Bound, Part, RawKind, Stop, Usage};
+use super::super::{Answer, Bound, Part, RawKind, Stop, Usage};
 use super::envelope::{CallPiece, Chunk, Complained, Delta};
 use super::{CALLS_MAX, DONE};
-
-/// What an answer says, without how it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// What the model said, in order.
-    pub parts: Vec<Part>,
-    /// Why it stopped.
-    pub stop: Stop,
-    /// What it took.
-    pub usage: Option<Usage>,
-    /// The model, as the server names it.
-    pub model: Option<String>,
-}
 
 /// Why a body is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
