@@ -150,6 +150,8 @@ pub const ENV_NAMES_MAX: usize = 64;
 pub const ENV_VALUE_CHARS_MAX: usize = 1_024;
 /// Names that are masked inside granted directories.
 pub const MASKS_MAX: usize = 64;
+/// Secrets that a tool is handed.
+pub const SECRETS_MAX: usize = 16;
 /// Artifacts that a tool declares.
 pub const ARTIFACTS_MAX: usize = 32;
 /// Bytes of one artifact.

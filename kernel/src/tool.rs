@@ -22,7 +22,7 @@ pub use run::{
     ArgvItem, Artifact, FIXED_ENV, Outputs, Pass, ResultKind, Run, RunKind, Stdin, TOOLCHAINS, is_argv_text,
     is_artifact_path, is_env_name, is_flag, is_program_path, may_set, place,
 };
-pub use sandbox::{Bound, Net, RunLimits, Sandbox, WorkspaceKind, bounds, is_cwd};
+pub use sandbox::{Bound, Net, RunLimits, Sandbox, Secret, WorkspaceKind, bounds, is_cwd};
 
 numbered! {
     /// What may be done about a call whose outcome a crash has hidden.

@@ -52,22 +52,41 @@ pub struct Invocation {
 /// Arguments that do not fit the spec, or cannot be passed as it says: an entry that would be read as a flag, or too
 /// much for a command line. [`crate::prepare`] refuses the same arguments before a call is made of them.
 pub fn invocation(spec: &ToolSpec, arguments: &[u8], names: &CallNames) -> Result<Invocation, ArgumentError> {
+    invocation_below("", spec, arguments, names)
+}
+
+/// As [`invocation`], for a program without a root of its own: whatever it finds by an absolute path of the jail
+/// otherwise lies below `top`, which is an absolute path of the machine without a `/` at its end.
+///
+/// # Errors
+/// As [`invocation`].
+pub fn invocation_below(
+    top: &str,
+    spec: &ToolSpec,
+    arguments: &[u8],
+    names: &CallNames,
+) -> Result<Invocation, ArgumentError> {
     let run = spec.run.as_ref().ok_or_else(|| broken("", Rule::Spec))?;
     let given = check(spec, arguments)?;
-    let seen = seen(spec, given)?;
+    let seen = seen(spec, given, top)?;
     let passed = pass(spec, run, &seen)?;
     let mut env = passed.env;
+    for name in ["HOME", "TMPDIR"] {
+        if let Some(path) = env.get_mut(name) {
+            path.insert_str(0, top);
+        }
+    }
     env.insert("TOKA_CALL_ID".to_owned(), names.call.to_string());
     env.insert("TOKA_SESSION".to_owned(), names.session.to_string());
     env.insert("TOKA_TIME_US".to_owned(), names.time_us.to_string());
-    env.insert("TOKA_PARAMS".to_owned(), PARAMS_FILE.to_owned());
+    env.insert("TOKA_PARAMS".to_owned(), format!("{top}{PARAMS_FILE}"));
     let params_json = canonical(&Value::Object(seen)).map_err(|error| broken("", error.what))?;
     let stdin = match &run.pass.stdin {
         Stdin::None => Vec::new(),
         Stdin::Json => params_json.clone(),
         Stdin::Param(_) => passed.stdin,
     };
-    let mut argv = start(run);
+    let mut argv = start(run, top);
     argv.extend(passed.argv);
     Ok(Invocation { toolchain: run.toolchain.clone(), argv, env, stdin, params_json })
 }
@@ -76,13 +95,13 @@ pub fn invocation(spec: &ToolSpec, arguments: &[u8], names: &CallNames) -> Resul
 pub(crate) fn check_passing(spec: &ToolSpec, arguments: &Value) -> Result<(), ArgumentError> {
     match &spec.run {
         None => Ok(()),
-        Some(run) => pass(spec, run, &seen(spec, arguments.clone())?).map(drop),
+        Some(run) => pass(spec, run, &seen(spec, arguments.clone(), "")?).map(drop),
     }
 }
 
 /// The entries before the arguments.
-fn start(run: &Run) -> Vec<String> {
-    let main = place(&run.path);
+fn start(run: &Run, top: &str) -> Vec<String> {
+    let main = format!("{top}{}", place(&run.path));
     let words: &[&str] = match RunKind::from_number(run.kind) {
         // No site packages of a user, no bytecode written beside the sources.
         Some(RunKind::Python) => &["python3", "-s", "-B"],
@@ -93,7 +112,7 @@ fn start(run: &Run) -> Vec<String> {
 }
 
 /// The arguments as the program shall see them.
-fn seen(spec: &ToolSpec, arguments: Value) -> Result<Map<String, Value>, ArgumentError> {
+fn seen(spec: &ToolSpec, arguments: Value, top: &str) -> Result<Map<String, Value>, ArgumentError> {
     let Value::Object(mut members) = arguments else { return Err(broken("", Rule::NotObject)) };
     for param in &spec.params {
         if let (false, Some(default)) = (members.contains_key(&param.name), &param.default) {
@@ -105,7 +124,7 @@ fn seen(spec: &ToolSpec, arguments: Value) -> Result<Map<String, Value>, Argumen
     for fact in &spec.facts {
         let Some(Value::String(text)) = whole.pointer_mut(&fact.pointer) else { continue };
         match FactType::from_number(fact.kind) {
-            Some(FactType::Path) => *text = mounted(text),
+            Some(FactType::Path) => *text = format!("{top}{}", mounted(text)),
             Some(FactType::Host) => *text = host(text).ok_or_else(|| broken("", Rule::Spec))?,
             Some(FactType::Int | FactType::Bool | FactType::Str) | None => {}
         }

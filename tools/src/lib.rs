@@ -28,9 +28,9 @@ mod shipped;
 
 pub use confine::{Granted, Handed, Ops, open_root};
 pub use discovery::{DISCOVERY_DEPTH_MAX, DISCOVERY_ENTRIES_MAX, Discovery, MANIFEST_SUFFIX, discover, load};
-pub use invocation::{COMMAND_LINE_BYTES_MAX, CallNames, Invocation, PARAMS_FILE, invocation};
+pub use invocation::{COMMAND_LINE_BYTES_MAX, CallNames, Invocation, PARAMS_FILE, invocation, invocation_below};
 pub use json::{JsonError, JsonFault, TEXT_BYTES_MAX, canonical, canonicalise};
-pub use manifest::{MANIFEST_BYTES_MAX, Manifest};
+pub use manifest::{ARTIFACTS_BYTES_MAX, MANIFEST_BYTES_MAX, Manifest};
 pub use native::file_lister::FileLister;
 pub use native::file_reader::FileReader;
 pub use native::file_writer::FileWriter;

@@ -21,6 +21,8 @@ use crate::files::{Fields, FileCode, FileError, Format, Problems, Shape, decode,
 use crate::native::by_name;
 use crate::program::{ProgramFile, ProgramSource, program_digest};
 
+pub use outputs::ARTIFACTS_BYTES_MAX;
+
 /// Bytes of a manifest.
 pub const MANIFEST_BYTES_MAX: usize = 64 << 10;
 
@@ -221,6 +223,12 @@ fn foreign(
     let authority = authority::authority(fields, &params, problems);
     let (sandbox, level) = sandbox::sandbox(fields.get("sandbox"), problems);
     let outputs = outputs::outputs(fields.get("outputs"), problems);
+    let writes = authority.needs.iter().any(|need| authority::changes_files(&need.text));
+    if level == Some(Level::Landlock) && writes && !sandbox.deny_within.is_empty() {
+        let message = "at `level: landlock` nothing keeps a program from making `.git` and the like where it may write";
+        let hint = "write `level: strong`; or `fs: { deny_within: [] }`, and mean it";
+        problems.report(fields.place_of("sandbox"), FileCode::BadSandbox, message, hint);
+    }
     let pass = pass::pass(fields.get("pass"), &params, problems);
     let requires = fields.get("requires").map(|node| run::requires(node, problems)).unwrap_or_default();
     let parallel_safe = fields.get("parallel_safe").and_then(|node| problems.flag(node, "spec.parallel_safe"));
@@ -245,7 +253,6 @@ fn foreign(
     };
     let reserve = authority::reserve(fields.get("reserve"), &run, &params, &authority.facts, problems);
     let metadata = metadata?;
-    let writes = authority.needs.iter().any(|need| authority::changes_files(&need.text));
     let spec = ToolSpec {
         name: metadata.name,
         version: metadata.version.0,

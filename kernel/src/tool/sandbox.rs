@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::run::may_set;
-use super::{Level, is_text};
+use super::{Level, is_param_name, is_text};
 use crate::denial::numbered;
 use crate::facts::{is_path, is_path_segment};
-use crate::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX};
+use crate::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX, SECRETS_MAX};
 
 numbered! {
     /// Where the workspace of a call lies.
@@ -64,6 +64,32 @@ pub struct Sandbox {
     /// The limits.
     #[serde(rename = "lim")]
     pub limits: RunLimits,
+    /// Values that the program finds in files, ascending by name, at most 16; not written when there are none.
+    #[serde(rename = "secs", default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Secret>,
+}
+
+/// A value that the node keeps and a program is handed in a file. The value itself is in no spec and in no log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The name of its file, `[a-z][a-z0-9_]{0,31}`.
+    pub name: String,
+    /// What the node calls it, in the grammar of tool names.
+    #[serde(rename = "hdl")]
+    pub handle: String,
+}
+
+impl Secret {
+    /// Whether a text can name what a node keeps.
+    pub fn is_handle(text: &str) -> bool {
+        super::is_name(text)
+    }
+
+    /// Where the program finds its value.
+    pub fn place(&self) -> String {
+        format!("/run/secrets/{}", self.name)
+    }
 }
 
 /// The limits of one call of a foreign program.
@@ -181,6 +207,7 @@ impl Default for Sandbox {
             net: Net::None.number(),
             env: BTreeMap::new(),
             limits: RunLimits::default(),
+            secrets: Vec::new(),
         }
     }
 }
@@ -206,7 +233,16 @@ impl Sandbox {
             (self.workspace_inodes, bounds::WORKSPACE_INODES),
         ];
         let workspace = WorkspaceKind::from_number(self.workspace_kind).is_some();
-        masks && net && env && workspace && is_cwd(&self.cwd) && within(&numbers) && self.limits.is_sound()
+        let places = masks && workspace && is_cwd(&self.cwd) && self.secrets_are_sound(level);
+        places && net && env && within(&numbers) && self.limits.is_sound()
+    }
+
+    /// Below `strong` a file for one call alone would have to lie on a disk of the machine.
+    fn secrets_are_sound(&self, level: Level) -> bool {
+        self.secrets.len() <= SECRETS_MAX
+            && (self.secrets.is_empty() || level == Level::Strong)
+            && self.secrets.windows(2).all(|pair| pair[0].name < pair[1].name)
+            && self.secrets.iter().all(|secret| is_param_name(&secret.name) && Secret::is_handle(&secret.handle))
     }
 }
 

@@ -3,8 +3,12 @@
 use toka_kernel::limits::{ARTIFACT_BYTES_MAX, ARTIFACT_FILES_MAX, ARTIFACTS_MAX};
 use toka_kernel::tool::{Artifact, Outputs, ResultKind, is_artifact_path, is_param_name};
 
+use crate::files::quantity::Size;
 use crate::files::yaml::Node;
 use crate::files::{FileCode, Problems, Shape, quote};
+
+/// Bytes of all artifacts of a call: they lie in its record, which is one blob, written as text.
+pub const ARTIFACTS_BYTES_MAX: u64 = 32 << 20;
 
 pub(super) fn outputs(node: Option<&Node>, problems: &mut Problems<'_>) -> Outputs {
     let mut outputs = Outputs { result: ResultKind::Text.number(), artifacts: Vec::new() };
@@ -25,6 +29,14 @@ pub(super) fn outputs(node: Option<&Node>, problems: &mut Problems<'_>) -> Outpu
             continue;
         }
         outputs.artifacts.push(artifact);
+    }
+    let all: u64 = outputs.artifacts.iter().map(|artifact| artifact.max_bytes).sum();
+    if let Some(node) = fields.get("artifacts")
+        && all > ARTIFACTS_BYTES_MAX
+    {
+        let message = format!("the artifacts of a call may have {} together", Size(all));
+        let hint = format!("at most {} are kept of one call in this version", Size(ARTIFACTS_BYTES_MAX));
+        problems.report(node.place, FileCode::Unsupported, message, hint);
     }
     outputs
 }

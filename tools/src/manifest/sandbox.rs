@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use toka_kernel::facts::is_path_segment;
-use toka_kernel::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX};
-use toka_kernel::tool::{Bound, Level, Net, RunLimits, Sandbox, WorkspaceKind, bounds, is_cwd, is_env_name, may_set};
+use toka_kernel::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX, SECRETS_MAX};
+use toka_kernel::tool::{
+    Bound, Level, Net, RunLimits, Sandbox, Secret, WorkspaceKind, bounds, is_cwd, is_env_name, is_param_name, may_set,
+};
 
 use crate::files::quantity::{Duration, Size};
 use crate::files::yaml::{Kind, Node, Place};
@@ -13,13 +15,17 @@ use crate::files::{Fields, FileCode, Problems, Shape, clean, quote};
 /// The sandbox and the least level; what is wrong has its default, and an error.
 pub(super) fn sandbox(node: Option<&Node>, problems: &mut Problems<'_>) -> (Sandbox, Option<Level>) {
     let mut sandbox = Sandbox::default();
-    let known = &["level", "fs", "workspace", "cwd", "net", "env", "limits", "seccomp"];
-    let shape = Shape { what: "spec.sandbox", known, later: &["secrets", "wasm"], prefix: None };
+    let known = &["level", "fs", "workspace", "cwd", "net", "env", "limits", "seccomp", "secrets"];
+    let shape = Shape { what: "spec.sandbox", known, later: &["wasm"], prefix: None };
     let Some(fields) = node.and_then(|node| problems.fields(node, &shape)) else { return (sandbox, None) };
     let words = [("strong", Level::Strong), ("landlock", Level::Landlock)];
     let level = fields.get("level").and_then(|node| problems.choice(node, "spec.sandbox.level", &words, &["none"]));
     if let Some(node) = fields.get("fs") {
         fs(node, &mut sandbox, problems);
+        if level == Some(Level::Landlock) && sandbox.shm_bytes > 0 {
+            let message = "`spec.sandbox.fs.shm_bytes` at `level: landlock` would be the memory of the machine";
+            problems.report(node.place, FileCode::BadSandbox, message, "write `level: strong`, or leave it out");
+        }
     }
     if let Some(node) = fields.get("workspace") {
         workspace(node, &mut sandbox, problems);
@@ -42,6 +48,9 @@ pub(super) fn sandbox(node: Option<&Node>, problems: &mut Problems<'_>) -> (Sand
     }
     if let Some(node) = fields.get("limits") {
         limits(node, &mut sandbox.limits, problems);
+    }
+    if let Some(node) = fields.get("secrets") {
+        sandbox.secrets = secrets(node, level, problems);
     }
     if let Some(node) = fields.get("seccomp")
         && let Some(text) = problems.text(node, "spec.sandbox.seccomp")
@@ -146,6 +155,51 @@ fn env(node: &Node, problems: &mut Problems<'_>) -> BTreeMap<String, String> {
         }
     }
     env
+}
+
+fn secrets(node: &Node, level: Option<Level>, problems: &mut Problems<'_>) -> Vec<Secret> {
+    let what = "spec.sandbox.secrets";
+    let items = problems.list(node, what, SECRETS_MAX).unwrap_or_default();
+    if level == Some(Level::Landlock) && !items.is_empty() {
+        let message = "`spec.sandbox.secrets` at `level: landlock` would lie on a disk of the machine";
+        problems.report(node.place, FileCode::BadSandbox, message, "write `level: strong`");
+        return Vec::new();
+    }
+    let mut secrets: Vec<Secret> = Vec::new();
+    for item in items {
+        let Some(secret) = secret(item, problems) else { continue };
+        if secrets.iter().any(|known| known.name == secret.name) {
+            let message = format!("the secret {} stands here a second time", quote(&secret.name));
+            problems.report(item.place, FileCode::DuplicateName, message, "choose another name");
+            continue;
+        }
+        secrets.push(secret);
+    }
+    secrets.sort_by(|a, b| a.name.cmp(&b.name));
+    secrets
+}
+
+fn secret(node: &Node, problems: &mut Problems<'_>) -> Option<Secret> {
+    let what = "spec.sandbox.secrets";
+    let fields =
+        problems.fields(node, &Shape { what, known: &["name", "handle", "delivery"], later: &[], prefix: None })?;
+    let mut named = |field: &str, example: &str, is_right: &dyn Fn(&str) -> bool, hint: &str| {
+        let node = fields.required(field, example, problems)?;
+        let text = problems.text(node, field)?;
+        if is_right(text) {
+            return Some(text.to_owned());
+        }
+        let message = format!("{} is no {field} of a secret", quote(text));
+        problems.report(node.place, FileCode::BadName, message, hint);
+        None
+    };
+    let name = named("name", "name: token", &is_param_name, "a letter a-z, then at most 31 of a-z 0-9 _");
+    let hint = "parts of a-z 0-9 _ - joined by `.`; what it is, secrets.json of the node says";
+    let handle = named("handle", "handle: github.token", &Secret::is_handle, hint);
+    if let Some(node) = fields.get("delivery") {
+        problems.choice(node, "delivery", &[("file", ())], &["fd", "env"])?;
+    }
+    Some(Secret { name: name?, handle: handle? })
 }
 
 /// Whether a tool may set this name; reports when it may not.

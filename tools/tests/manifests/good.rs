@@ -65,6 +65,8 @@ fn every_field_that_decides_or_confines_changes_the_digest() {
         "  sandbox: { workspace: { kind: disk } }",
         "  sandbox: { fs: { deny_within: [] } }",
         "  sandbox: { limits: { pids: 1 } }",
+        "  sandbox: { secrets: [ { name: token, handle: github.token } ] }",
+        "  sandbox: { secrets: [ { name: token, handle: gitlab.token } ] }",
     ] {
         assert_ne!(digest(more), plain, "{more}");
     }
