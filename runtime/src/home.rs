@@ -8,6 +8,7 @@
 //!   event-0001.key .pub .grant … event-0005
 //!   operator-<name>-0001.key .pub .grant
 //! sessions/<id>.json        the folders a run was given, by the names it knows them by
+//! secrets.json              where the values are that tools are handed; written by the operator
 //! system.json               the system session, and the folders of registered tools
 //! ```
 //!
@@ -26,6 +27,7 @@ mod folder;
 mod init;
 mod passphrase;
 mod roots;
+mod secrets;
 mod system;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +45,7 @@ use folder::{Access, Folder};
 pub use init::{EpochWindow, InitOptions, InitReport};
 pub use passphrase::{ask_passphrase, read_passphrase};
 pub use roots::{ROOTS_MAX, Roots};
+pub use secrets::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretFault, Secrets};
 pub use system::SystemPlaces;
 
 /// Bytes of an origin, so that the names of its keys stay note names.

@@ -7,14 +7,19 @@
 //!
 //! It never lowers a level: where a layer cannot be had, nothing runs and the outcome says which step failed.
 
+mod artifacts;
 mod capture;
+mod disk;
+mod placeholder;
 mod plan;
 mod program;
+mod redact;
 mod self_test;
 mod spawn;
 mod supervise;
 mod toolchain;
 
+pub use artifacts::{KeptFile, kept_files, without_content, write_files};
 pub use capture::Captured;
 pub use program::{Program, ProgramFiles};
 pub use self_test::{SelfTest, SelfTestFailed, Step};

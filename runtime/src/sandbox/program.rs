@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::Errno;
@@ -18,9 +19,12 @@ use toka_tools::{
 };
 
 use super::Launcher;
+use super::artifacts::{Collected, collect};
 use super::plan::{Called, plan};
+use super::redact::Forms;
 use super::supervise::{End, Ran, Reason, supervise};
 use crate::executor::{Ended, Roots, Stop, Work, claims, grains, outcome};
+use crate::home::Secrets;
 
 /// A tool that is a foreign program: its spec, and where its files are. They are read again at every call, and what is
 /// hashed is what runs.
@@ -29,6 +33,7 @@ pub struct Program {
     spec: ToolSpec,
     run: Run,
     files: ProgramFiles,
+    secrets: Option<Secrets>,
 }
 
 /// Where the files of a program are.
@@ -44,7 +49,13 @@ impl Program {
     /// The program that `spec` describes; `None` if that is a native tool.
     pub fn new(spec: ToolSpec, files: ProgramFiles) -> Option<Program> {
         let run = spec.run.clone()?;
-        Some(Program { spec, run, files })
+        Some(Program { spec, run, files, secrets: None })
+    }
+
+    /// The same, handed secrets from there. A program that wants one and has no such place is not started.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Secrets) -> Program {
+        Program { secrets: Some(secrets), ..self }
     }
 
     /// Its spec.
@@ -91,11 +102,11 @@ pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, r
         record: None,
         sandbox: None,
     };
-    let mut cpu_us = 0;
+    let (mut cpu_us, mut bytes_kept) = (0, 0);
     match try_run(work, program, launcher, roots, slot) {
-        Ok((ran, record)) => {
+        Ok((ran, secrets, record)) => {
             cpu_us = ran.cpu_us;
-            keep(&mut ended, &program.run, ran, record);
+            bytes_kept = keep(&mut ended, &program.run, ran, secrets.as_ref(), record);
         }
         Err(Stop { outcome, detail }) => {
             ended.record = (!detail.is_empty()).then(|| json!({ "detail": detail }).to_string().into_bytes());
@@ -103,7 +114,7 @@ pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, r
         }
     }
     let kept = [&ended.stdout, &ended.stderr, &ended.result];
-    let bytes_out = kept.into_iter().flatten().map(|bytes| grains(bytes.len())).sum();
+    let bytes_out = bytes_kept + kept.into_iter().flatten().map(|bytes| grains(bytes.len())).sum::<u64>();
     let wall = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
     ended.actual = vec![1, bytes_in, bytes_out, 0, 0, wall];
     // Amounts end with what is not zero.
@@ -118,7 +129,7 @@ fn try_run(
     launcher: Option<&Launcher>,
     roots: &Roots,
     slot: u32,
-) -> Result<(Ran, SandboxRecord), Stop> {
+) -> Result<(Ran, Option<Arc<Forms>>, SandboxRecord), Stop> {
     let call = &work.call;
     let (spec, run) = (program.spec(), &program.run);
     if spec.digest().ok() != Some(call.digest()) {
@@ -150,9 +161,12 @@ fn try_run(
         call,
         spec,
         run,
+        arguments,
+        names,
         invocation,
         files: &files,
         roots,
+        secrets: program.secrets.as_ref(),
         toolchain: toolchain.as_ref().map(|(path, _)| path.as_str()),
         slot,
         until: work.until,
@@ -163,6 +177,7 @@ fn try_run(
         stop
     })?;
     let started_us = now_us();
+    let (secrets, level) = (job.secrets.clone(), job.spec.level);
     let ran = supervise(launcher, job, &work.stop);
     match ran.end {
         // The jail stands, and the system refuses the program itself.
@@ -184,7 +199,10 @@ fn try_run(
     let sandbox = SandboxRecord {
         cut: u8::from(ran.stdout.is_cut()) | u8::from(ran.stderr.is_cut()) << 1,
         required: spec.level,
-        level: Level::Strong.number(),
+        level: match level {
+            toka_jail::spec::Level::Strong => Level::Strong.number(),
+            toka_jail::spec::Level::Landlock => Level::Landlock.number(),
+        },
         layers: u64::from(layers),
         landlock_abi: u16::try_from(landlock_abi).unwrap_or(u16::MAX),
         digest: sandbox_digest(run),
@@ -197,7 +215,7 @@ fn try_run(
         pids_hit: 0,
         proxy_refused: 0,
     };
-    Ok((ran, sandbox))
+    Ok((ran, secrets, sandbox))
 }
 
 /// Why the system does not execute a program, in words.
@@ -226,8 +244,8 @@ fn sandbox_digest(run: &Run) -> Digest {
     derive(Context::Sandbox, &[&rmp_serde::to_vec_named(&run.sandbox).unwrap_or_default()])
 }
 
-/// Puts what is kept of a program that ran into its report.
-fn keep(ended: &mut Ended, run: &Run, ran: Ran, sandbox: SandboxRecord) {
+/// Puts what is kept of a program that ran into its report. How many bytes its files have.
+fn keep(ended: &mut Ended, run: &Run, ran: Ran, secrets: Option<&Arc<Forms>>, sandbox: SandboxRecord) -> u64 {
     let stream = |captured: &super::Captured| {
         json!({
             "bytes": captured.bytes, "kept": captured.kept.len(),
@@ -237,7 +255,7 @@ fn keep(ended: &mut Ended, run: &Run, ran: Ran, sandbox: SandboxRecord) {
     let mut record = json!({ "stdout": stream(&ran.stdout), "stderr": stream(&ran.stderr) });
     ended.outcome = outcome_of(&ran, run);
     if ended.outcome.kind == outcome::SUCCEEDED {
-        match result_of(run, &ran) {
+        match result_of(run, &ran, secrets) {
             Ok(result) => ended.result = result,
             Err(rule) => {
                 ended.outcome = Outcome { symbol: Some(rule.to_owned()), ..outcome::plain(outcome::INVALID_OUTPUT, 0) };
@@ -245,11 +263,34 @@ fn keep(ended: &mut Ended, run: &Run, ran: Ran, sandbox: SandboxRecord) {
             }
         }
     }
+    let collected = ran.workspace.as_ref().map(|workspace| collect(workspace.as_fd(), &run.outputs.artifacts, secrets));
+    if let Some(collected) = &collected {
+        collected.tell(&mut record);
+        if ended.outcome.kind == outcome::SUCCEEDED
+            && let Some((outcome, why)) = lacking(collected)
+        {
+            (ended.outcome, ended.result) = (outcome, None);
+            record["detail"] = json!(why);
+        }
+    }
     ended.record = Some(record.to_string().into_bytes());
     ended.sandbox = Some(sandbox);
     let kept = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(bytes);
     ended.stdout = kept(ran.stdout.kept);
     ended.stderr = kept(ran.stderr.kept);
+    collected.map_or(0, |collected| collected.bytes())
+}
+
+/// What a call that would have succeeded ends as, if its files are not as the manifest says.
+fn lacking(collected: &Collected) -> Option<(Outcome, String)> {
+    if collected.over {
+        let why = "its workspace holds more to keep than the manifest says; `dropped` lists what";
+        return Some((outcome::plain(outcome::LIMIT_EXCEEDED, outcome::DETAIL_ARTIFACTS), why.to_owned()));
+    }
+    let missing = collected.missing.as_ref()?;
+    let symbol = Some("artifact-missing".to_owned());
+    let outcome = Outcome { symbol, ..outcome::plain(outcome::INVALID_OUTPUT, 0) };
+    Some((outcome, format!("the artifact `{missing}` must be there and is not")))
 }
 
 /// The outcome by precedence: our own reason, then limits that signals tell, then the wait status.
@@ -261,6 +302,7 @@ fn outcome_of(ran: &Ran, run: &Run) -> Outcome {
                 Reason::Time => (outcome::TIMED_OUT, 0),
                 Reason::Output => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_OUTPUT),
                 Reason::Memory => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_MEMORY),
+                Reason::Workspace => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_WORKSPACE),
                 Reason::Cpu => (outcome::LIMIT_EXCEEDED, outcome::DETAIL_CPU),
             };
             return outcome::plain(kind, detail);
@@ -292,16 +334,20 @@ const SIGXFSZ: i32 = 25;
 const SIGSYS: i32 = 31;
 
 /// What the program gave back, as canonical JSON, or the rule that it breaks.
-fn result_of(run: &Run, ran: &Ran) -> Result<Option<Vec<u8>>, &'static str> {
+fn result_of(run: &Run, ran: &Ran, secrets: Option<&Arc<Forms>>) -> Result<Option<Vec<u8>>, &'static str> {
     let text = || {
         if ran.stdout.is_cut() {
             return Err("too-long");
         }
         std::str::from_utf8(&ran.stdout.kept).map_err(|_| "not-utf8")
     };
-    match ResultKind::from_number(run.outputs.result) {
-        Some(ResultKind::None) | None => Ok(None),
-        Some(ResultKind::Text) => Ok(Some(json!(text()?).to_string().into_bytes())),
-        Some(ResultKind::Json) => canonicalise(text()?).map(Some).map_err(|_| "not-json"),
-    }
+    let result = match ResultKind::from_number(run.outputs.result) {
+        Some(ResultKind::None) | None => return Ok(None),
+        Some(ResultKind::Text) => json!(text()?).to_string().into_bytes(),
+        Some(ResultKind::Json) => canonicalise(text()?).map_err(|_| "not-json")?,
+    };
+    let Some(secrets) = secrets else { return Ok(Some(result)) };
+    // What was escaped in an odd way is plain in the canonical form.
+    let clean = String::from_utf8(secrets.redacted(&result)).map_err(|_| "secret-in-result")?;
+    canonicalise(&clean).map(Some).map_err(|_| "secret-in-result")
 }

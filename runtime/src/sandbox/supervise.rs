@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use toka_jail::spec::{Level, Spec};
 use toka_jail::status::{Fault, GO, RECORD_BYTES_MAX, Record};
 
 use super::capture::{Capture, Captured};
+use super::placeholder::Placeholder;
+use super::plan::Disk;
+use super::redact::Forms;
 use super::spawn::{Handed, Launcher, sealed};
 
 /// A jail that does not stand after this long never will.
@@ -28,6 +32,8 @@ const REAP_MAX: Duration = Duration::from_secs(2);
 const DRAIN_MAX: Duration = Duration::from_millis(250);
 /// How often cancellation, memory and processor time are looked at.
 const TICK: Duration = Duration::from_millis(25);
+/// How long after a look at a directory on a disk comes the next.
+const DISK_TICK: Duration = Duration::from_millis(100);
 
 /// What is to run, and how far it may go.
 #[derive(Debug)]
@@ -47,6 +53,14 @@ pub(super) struct Job {
     pub(super) until: Instant,
     /// Between being asked to end and being killed.
     pub(super) grace: Duration,
+    /// What its output must not hold.
+    pub(super) secrets: Option<Arc<Forms>>,
+    /// Whether its workspace is looked at after its end.
+    pub(super) keeps_files: bool,
+    /// What is in place until its end, for masks to lie over.
+    pub(super) placeholders: Vec<Placeholder>,
+    /// Its directory on a disk, if it has one.
+    pub(super) disk: Option<Disk>,
 }
 
 /// How a program ended, and what was seen of it.
@@ -61,6 +75,10 @@ pub(super) struct Ran {
     pub(super) cpu_us: u64,
     /// The largest sum of resident memory that was seen.
     pub(super) rss_bytes: u64,
+    /// Its workspace, if files of it are kept and nothing of its jail lives any more.
+    pub(super) workspace: Option<OwnedFd>,
+    /// Its directory on a disk, which goes with this value.
+    _disk: Option<Disk>,
 }
 
 /// How it ended.
@@ -93,12 +111,15 @@ pub(super) enum Reason {
     Memory,
     /// It took too much processor time.
     Cpu,
+    /// It put too much into its workspace on a disk.
+    Workspace,
 }
 
 /// Runs `job` to its end.
-pub(super) fn supervise(launcher: &Launcher, job: Job, stop: &AtomicBool) -> Ran {
-    let until = job.until;
-    let kept = job.kept;
+pub(super) fn supervise(launcher: &Launcher, mut job: Job, stop: &AtomicBool) -> Ran {
+    let (until, kept) = (job.until, job.kept);
+    // Until nothing of the jail lives any more.
+    let _placeholders = std::mem::take(&mut job.placeholders);
     match Watched::start(launcher, job) {
         Ok(mut watched) => {
             watched.watch(until, stop);
@@ -106,11 +127,13 @@ pub(super) fn supervise(launcher: &Launcher, job: Job, stop: &AtomicBool) -> Ran
         }
         Err(error) => Ran {
             end: End::NotStarted(error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())),
-            stdout: Capture::new(kept[0]).end(),
-            stderr: Capture::new(kept[1]).end(),
+            stdout: Capture::new(kept[0], None).end(),
+            stderr: Capture::new(kept[1], None).end(),
             confined: None,
             cpu_us: 0,
             rss_bytes: 0,
+            workspace: None,
+            _disk: None,
         },
     }
 }
@@ -147,6 +170,11 @@ struct Watched {
     cpu_max: u64,
     rss_bytes: u64,
     grace: Duration,
+    keeps_files: bool,
+    workspace: Option<OwnedFd>,
+    disk: Option<Disk>,
+    /// When its directory on a disk is looked at next.
+    disk_due: Instant,
 }
 
 impl Watched {
@@ -172,13 +200,14 @@ impl Watched {
             stdout: stdout_end,
             stderr: stderr_end,
         })?;
+        let capture = |which: usize| Capture::new(job.kept[which], job.secrets.clone());
         Ok(Watched {
             child,
             level: job.spec.level,
             status: Some(status),
             result: Some(result),
             stdin: Some((stdin, job.stdin, 0)),
-            outputs: [(Some(stdout), Capture::new(job.kept[0])), (Some(stderr), Capture::new(job.kept[1]))],
+            outputs: [(Some(stdout), capture(0)), (Some(stderr), capture(1))],
             pid1: None,
             confined: None,
             stage: Stage::Setup(Instant::now() + SETUP_MAX),
@@ -189,6 +218,10 @@ impl Watched {
             cpu_max: job.cpu_max,
             rss_bytes: 0,
             grace: job.grace,
+            keeps_files: job.keeps_files,
+            workspace: None,
+            disk: job.disk,
+            disk_due: Instant::now(),
         })
     }
 
@@ -222,12 +255,17 @@ impl Watched {
         }
         match self.stage {
             Stage::Running | Stage::Asked(_) => {
-                let used = used(self.child.id());
+                let used = used(self.child.id(), self.memory_max);
                 self.rss_bytes = self.rss_bytes.max(used.rss_bytes);
                 if used.rss_bytes > self.memory_max {
                     self.end(Reason::Memory, Duration::ZERO);
                 } else if used.cpu_us >= self.cpu_max {
                     self.end(Reason::Cpu, Duration::ZERO);
+                } else if now >= self.disk_due && self.disk.as_ref().is_some_and(Disk::is_over) {
+                    self.end(Reason::Workspace, Duration::ZERO);
+                }
+                if now >= self.disk_due {
+                    self.disk_due = Instant::now() + DISK_TICK;
                 }
             }
             Stage::Setup(_) | Stage::Killed(_) | Stage::Over => {}
@@ -330,8 +368,9 @@ impl Watched {
             .filter_map(|part| if let RecvAncillaryMessage::ScmRights(rights) = part { Some(rights) } else { None });
         let first = descriptors.next().and_then(|mut rights| rights.next());
         match Record::decode(&bytes[..count]) {
-            // The workspace is closed at once: nothing is placed there and nothing is taken from there.
+            // Nothing is placed there; what is not wanted afterwards is closed at once.
             Ok(Record::Ready) => {
+                self.workspace = first.filter(|_| self.keeps_files);
                 let _listens = rustix::net::send(status, GO, SendFlags::NOSIGNAL);
             }
             Ok(Record::Released) => self.pid1 = first,
@@ -358,7 +397,7 @@ impl Watched {
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => *stream = None,
         }
-        if self.outputs.iter().map(|(_, capture)| capture.bytes()).sum::<u64>() > self.output_max {
+        if self.outputs.iter().map(|(_, capture)| capture.came()).sum::<u64>() > self.output_max {
             // A dying program writes on for as long as somebody reads.
             for (stream, _) in &mut self.outputs {
                 *stream = None;
@@ -407,6 +446,10 @@ impl Watched {
         if self.told != Some(End::Unreaped) {
             cpu_us = self.reap();
         }
+        // What came after the last look counts as well.
+        if matches!(self.told, Some(End::Status(_))) && self.disk.as_ref().is_some_and(Disk::is_over) {
+            self.reason.get_or_insert(Reason::Workspace);
+        }
         let end = match (self.told, self.reason) {
             (Some(End::Unreaped), _) => End::Unreaped,
             (Some(End::NotConfined(fault)), None) => End::NotConfined(fault),
@@ -416,8 +459,21 @@ impl Watched {
             (None, None) => End::Lost,
         };
         let [(_, stdout), (_, stderr)] = self.outputs;
-        let confined = self.confined;
-        Ran { end, stdout: stdout.end(), stderr: stderr.end(), confined, cpu_us, rss_bytes: self.rss_bytes }
+        if let Some(disk) = self.disk.take_if(|_| end == End::Unreaped) {
+            disk.dir.abandon();
+        }
+        let of_disk = self.disk.as_ref().and_then(|disk| disk.workspace.try_clone().ok());
+        Ran {
+            end,
+            stdout: stdout.end(),
+            stderr: stderr.end(),
+            confined: self.confined,
+            cpu_us,
+            rss_bytes: self.rss_bytes,
+            // The launcher is reaped, and it ends after everything in its jail. What was stopped has left half a thing.
+            workspace: of_disk.or(self.workspace).filter(|_| self.keeps_files && matches!(end, End::Status(_))),
+            _disk: self.disk,
+        }
     }
 
     /// Waits for the end of the launcher and takes the processor time of all it has waited for.
@@ -446,32 +502,59 @@ fn readable(fd: Option<&OwnedFd>) -> Option<(BorrowedFd<'_>, PollFlags)> {
 /// What a process and all its descendants use.
 #[derive(Clone, Copy, Debug, Default)]
 struct Used {
-    /// Resident memory; what shares pages counts them each time.
+    /// Resident memory that is of no file.
     rss_bytes: u64,
     /// Processor time of those that live and of those that were waited for.
     cpu_us: u64,
 }
 
-/// What a process and all its descendants use now.
-fn used(pid: u32) -> Used {
-    let page = rustix::param::page_size() as u64;
-    let (mut sum, mut due, mut seen) = (Used::default(), vec![pid], 0);
+/// What a process and all its descendants use now. Where the sum that counts a shared page in each process is beyond
+/// `memory_max`, each page is counted once, which takes longer to find out.
+fn used(pid: u32, memory_max: u64) -> Used {
+    let pids = with_descendants(pid);
+    let sum = |of: fn(u32) -> u64| pids.iter().map(|pid| of(*pid)).sum();
+    let resident: u64 = sum(resident);
+    let rss_bytes = if resident > memory_max { resident.min(sum(share)) } else { resident };
+    Used { rss_bytes, cpu_us: sum(processor_time) }
+}
+
+/// A process and all its descendants.
+fn with_descendants(pid: u32) -> Vec<u32> {
+    let (mut found, mut due) = (Vec::new(), vec![pid]);
     while let Some(pid) = due.pop() {
-        seen += 1;
         // More than the most processes a call may have, so a tree that grows as it is walked ends.
-        if seen > 4_096 {
+        if found.len() == 4_096 {
             break;
         }
-        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-        sum.rss_bytes += statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * page;
-        sum.cpu_us += processor_time(pid);
+        found.push(pid);
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };
         for task in tasks.flatten() {
             let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
             due.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
         }
     }
-    sum
+    found
+}
+
+/// Resident bytes of a process that are of no file (proc_pid_status(5)); a page that processes share counts in each.
+fn resident(pid: u32) -> u64 {
+    kibibytes(&format!("/proc/{pid}/status"), &["RssAnon:", "RssShmem:"]).unwrap_or(0)
+}
+
+/// As [`resident`], and of a page that so many processes share its so-many-th part (proc_pid_smaps(5)). All of it where
+/// the system does not tell.
+fn share(pid: u32) -> u64 {
+    kibibytes(&format!("/proc/{pid}/smaps_rollup"), &["Pss_Anon:", "Pss_Shmem:"]).unwrap_or_else(|| resident(pid))
+}
+
+/// The sum of the lines of a file that begin with `names`, in bytes; `None` if none of them is there.
+fn kibibytes(file: &str, names: &[&str]) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let number = |line: &str| {
+        let rest = names.iter().find_map(|name| line.strip_prefix(name))?;
+        rest.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    text.lines().filter_map(number).map(|kib| kib << 10).reduce(|sum, bytes| sum + bytes)
 }
 
 /// The processor time of a process and of all it has waited for, in µs (proc(5), fields 14 to 17).
