@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use toka_kernel::body::v1::CallFinished;
@@ -12,6 +12,7 @@ use toka_kernel::{Ask, Body, Code, Entry, Event};
 use toka_projections::{outcome_word, outcome_words};
 use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
+use toka_runtime::sandbox::{kept_files, without_content, write_files};
 use toka_store::{ReadLog, SqliteReader};
 
 use super::failure::{Failure, exit};
@@ -25,6 +26,7 @@ pub(crate) fn one(
     args: &[String],
     roots: Vec<(String, PathBuf)>,
     key: tools::Key,
+    artifacts: Option<&Path>,
     as_json: bool,
 ) -> Result<u8, Failure> {
     let home = open_home(home)?;
@@ -42,7 +44,7 @@ pub(crate) fn one(
         Failure::new(exit::USAGE, format!("these arguments cannot be asked for: {first}"))
     })?;
     let finish = run::begin_one(&home, &set.top(), roots, key)?;
-    tell(&home, finish.session, as_json)
+    tell(&home, finish.session, artifacts, as_json)
 }
 
 /// `NAME=VALUE` as an object; a value that is JSON is taken as such, any other as text.
@@ -101,7 +103,7 @@ fn in_scope(value: &str) -> String {
 }
 
 /// Says what came of the call: its result on stdout, everything else on stderr.
-fn tell(home: &Home, session: SessionId, as_json: bool) -> Result<u8, Failure> {
+fn tell(home: &Home, session: SessionId, artifacts: Option<&Path>, as_json: bool) -> Result<u8, Failure> {
     let store =
         SqliteReader::open(home.store_path()).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?;
     for row in store.read(session, 0) {
@@ -110,7 +112,7 @@ fn tell(home: &Home, session: SessionId, as_json: bool) -> Result<u8, Failure> {
             toka_kernel::Entry::read(&row.bytes).map_err(|fault| Failure::new(exit::UNREADABLE, fault.to_string()))?;
         let Ok(event) = entry.event() else { continue };
         if let Body::CallFinished(finished) = &event.body {
-            return tell_outcome(&store, &entry, event, finished, as_json);
+            return tell_outcome(&store, &entry, event, finished, artifacts, as_json);
         }
         if let Body::Refused(refused, ask) = &event.body
             && let Ask::Call(_) = **ask
@@ -123,29 +125,66 @@ fn tell(home: &Home, session: SessionId, as_json: bool) -> Result<u8, Failure> {
     Err(Failure::new(exit::FAILURE, "the call did not come to an end"))
 }
 
+/// A blob that an event refers to, if it is there.
+pub(crate) fn blob(
+    store: &dyn ReadLog,
+    session: SessionId,
+    event: &Event,
+    index: Option<u16>,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let reference = index.and_then(|index| event.blobs.get(usize::from(index)));
+    let Some(reference) = reference else { return Ok(None) };
+    Ok(store.blob(session, reference.commitment)?.map(|blob| blob.bytes))
+}
+
+/// A blob as JSON; nothing where it is none.
+pub(crate) fn parsed(bytes: Option<Vec<u8>>) -> Option<Value> {
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+}
+
+/// Writes the files that a record holds below `dir`, and says which they are, unless a document says it.
+pub(crate) fn artifacts(record: Option<&Value>, dir: Option<&Path>, quiet: bool) -> Result<(), Failure> {
+    let files = record.map(kept_files).unwrap_or_default();
+    if let Some(dir) = dir {
+        write_files(dir, &files).map_err(|error| {
+            let what = format!("the files of the call cannot be written below {}: {error}", dir.display());
+            Failure::new(exit::FAILURE, what).hint("nothing that is there is replaced; name a new folder")
+        })?;
+    }
+    for file in files.iter().filter(|_| !quiet) {
+        let path = printable(&file.path).replace('\n', "\\n").replace('\t', "\\t");
+        talk(&format!("kept {}: {path}, {} bytes", file.artifact, file.bytes.len()));
+    }
+    for item in record.and_then(|record| record["dropped"].as_array()).into_iter().flatten().filter(|_| !quiet) {
+        let path = item["path"].as_str().or(item["path_base64"].as_str()).unwrap_or_default();
+        let path = printable(path.as_bytes()).replace('\n', "\\n").replace('\t', "\\t");
+        talk(&format!("not kept: {path}: {}", item["why"].as_str().unwrap_or_default()));
+    }
+    Ok(())
+}
+
 fn tell_outcome(
     store: &dyn ReadLog,
     entry: &Entry,
     event: &Event,
     finished: &CallFinished,
+    dir: Option<&Path>,
     as_json: bool,
 ) -> Result<u8, Failure> {
     let session = entry.session();
-    let blob = |index: Option<u16>| -> Result<Option<Vec<u8>>, Failure> {
-        let reference = index.and_then(|index| event.blobs.get(usize::from(index)));
-        let Some(reference) = reference else { return Ok(None) };
-        Ok(store.blob(session, reference.commitment)?.map(|blob| blob.bytes))
-    };
-    let parsed = |bytes: Option<Vec<u8>>| bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let blob = |index: Option<u16>| blob(store, session, event, index);
     let (result, record) = (parsed(blob(finished.result)?), parsed(blob(finished.record)?));
     if let Some(stderr) = blob(finished.stderr)? {
         talk(printable(&stderr).trim_end());
     }
+    artifacts(record.as_ref(), dir, as_json)?;
+    let record = record.map(without_content);
     let mut out = std::io::stdout().lock();
     if as_json {
         let document = json!({
-            "schema": "toka/call/1", "session": session.to_string(), "outcome": outcome_word(&finished.outcome),
-            "symbol": finished.outcome.symbol, "number": finished.outcome.number, "result": result, "record": record,
+            "schema": "toka/call/1", "session": session.to_string(), "call": finished.call.to_string(),
+            "outcome": outcome_word(&finished.outcome), "symbol": finished.outcome.symbol,
+            "number": finished.outcome.number, "result": result, "record": record,
         });
         writeln!(out, "{document}")?;
     } else {
@@ -170,7 +209,7 @@ const SUCCEEDED: u8 = 1;
 const SANDBOX_UNAVAILABLE: u8 = 12;
 
 /// Text of a program as a terminal may be shown it: whatever could command the terminal is escaped.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.chars()
         .flat_map(|c| {

@@ -1,17 +1,23 @@
 //! `toka calls`: what an operator says of calls.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use toka_kernel::ids::CallId;
+use toka_kernel::{Body, Entry};
+use toka_projections::outcome_word;
+use toka_runtime::Home;
 use toka_runtime::clock::{GuardedClock, SystemClock};
 use toka_runtime::engine::Parts;
 use toka_runtime::random::OsRandom;
+use toka_runtime::sandbox::without_content;
 use toka_runtime::session::Session;
+use toka_store::{ReadLog, SqliteReader};
 
+use super::call::{artifacts, blob, parsed, printable};
 use super::failure::{Failure, exit};
 use super::init::open_home;
 use super::run::{clock_fault, epoch, failed, writer};
@@ -24,6 +30,19 @@ pub(crate) struct Calls {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Show how a call ended and what is kept of it
+    Show {
+        /// The session id, or as much of it as is unique
+        session: String,
+        /// The id of the call, or as much of it as is unique
+        call: String,
+        /// Write the files that the call keeps below this folder
+        #[arg(long, value_name = "DIR")]
+        artifacts: Option<PathBuf>,
+        /// One JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Say what came of a call that must not run twice and whose outcome a crash has hidden
     Resolve {
         /// The session id, or as much of it as is unique
@@ -53,13 +72,78 @@ enum Verdict {
 }
 
 pub(crate) fn run(calls: &Calls, home: Option<PathBuf>) -> Result<u8, Failure> {
-    let Verb::Resolve { session, call, verdict, evidence, json } = &calls.verb;
     let home = open_home(home)?;
+    match &calls.verb {
+        Verb::Show { session, call, artifacts, json } => show(&home, session, call, artifacts.as_deref(), *json),
+        Verb::Resolve { session, call, verdict, evidence, json } => {
+            resolve(&home, session, call, *verdict, evidence.as_ref(), *json)
+        }
+    }
+}
+
+fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: bool) -> Result<u8, Failure> {
+    let store =
+        SqliteReader::open(home.store_path()).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?;
+    let session = super::find(&store, session)?;
+    let mut found = Vec::new();
+    for row in store.read(session, 0) {
+        let entry = Entry::read(&row?.bytes).map_err(|fault| Failure::new(exit::UNREADABLE, fault.to_string()))?;
+        let Ok(event) = entry.event() else { continue };
+        if let Body::CallFinished(finished) = &event.body
+            && finished.call.to_string().starts_with(call)
+        {
+            found.push((event.clone(), (**finished).clone()));
+        }
+    }
+    let (event, finished) = match found.len() {
+        1 => found.remove(0),
+        0 => return Err(Failure::new(exit::USAGE, format!("no call that has ended begins with `{call}`"))),
+        count => {
+            let what = format!("{count} calls begin with `{call}`");
+            return Err(Failure::new(exit::USAGE, what).hint("write more of the id"));
+        }
+    };
+    let read = |index: Option<u16>| blob(&store, session, &event, index);
+    let (result, record) = (parsed(read(finished.result)?), parsed(read(finished.record)?));
+    let word = outcome_word(&finished.outcome);
+    let streams = [("stdout", read(finished.stdout)?), ("stderr", read(finished.stderr)?)];
+    artifacts(record.as_ref(), dir, as_json)?;
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let document = json!({
+            "schema": "toka/call/1", "session": session.to_string(), "call": finished.call.to_string(),
+            "outcome": word, "number": finished.outcome.number, "result": result,
+            "record": record.map(without_content), "stdout": text(&streams[0].1), "stderr": text(&streams[1].1),
+        });
+        writeln!(out, "{document}")?;
+        return Ok(exit::OK);
+    }
+    writeln!(out, "{}  {word}", finished.call.short())?;
+    if let Some(result) = &result {
+        writeln!(out, "result: {result:#}")?;
+    }
+    for (name, bytes) in &streams {
+        if let Some(bytes) = bytes {
+            writeln!(out, "{name}:\n{}", printable(bytes).trim_end())?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn resolve(
+    home: &Home,
+    session: &str,
+    call: &str,
+    verdict: Verdict,
+    evidence: Option<&String>,
+    as_json: bool,
+) -> Result<u8, Failure> {
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
     let call = CallId::from_hex(call)
         .ok_or_else(|| Failure::new(exit::USAGE, format!("`{call}` is no id of a call")).hint("it has 64 digits"))?;
-    let log = writer(&home)?;
+    let log = writer(home)?;
     let session = super::find(log.as_ref(), session)?;
     let key = home.event_key_of(epoch(log.as_ref(), session)?, now_us)?;
     let parts = Parts { log, key, clock, random: Box::new(OsRandom) };
@@ -68,10 +152,10 @@ pub(crate) fn run(calls: &Calls, home: Option<PathBuf>) -> Result<u8, Failure> {
         Verdict::NotDone => 2,
         Verdict::Abandon => 3,
     };
-    let evidence = evidence.as_ref().map(|text| text.clone().into_bytes());
+    let evidence = evidence.map(|text| text.clone().into_bytes());
     Session::resolve(parts, session, home.root().key(), call, number, evidence).map_err(failed)?;
     let mut out = std::io::stdout().lock();
-    if *json {
+    if as_json {
         let document = json!({
             "schema": "toka/resolve/1", "session": session.to_string(), "call": call.to_string(), "verdict": number,
         });

@@ -105,6 +105,9 @@ enum Verb {
         /// A directory that path arguments may name; repeat for more
         #[arg(long = "root", value_name = "NAME=DIR", value_parser = super::run::named_root)]
         roots: Vec<(String, PathBuf)>,
+        /// Write the files that the call keeps below this folder
+        #[arg(long, value_name = "DIR")]
+        artifacts: Option<PathBuf>,
         #[command(flatten)]
         key: Key,
         /// One JSON document on stdout
@@ -132,7 +135,9 @@ pub(crate) fn run(tools: Tools, home: Option<PathBuf>) -> Result<u8, Failure> {
         }
         Verb::Approve { name, key, json } => approve(&open_home(home)?, &name, &key, json),
         Verb::Pin { file } => pin(&file),
-        Verb::Call { name, args, roots, key, json } => super::call::one(home, &name, &args, roots, key, json),
+        Verb::Call { name, args, roots, artifacts, key, json } => {
+            super::call::one(home, &name, &args, roots, key, artifacts.as_deref(), json)
+        }
     }
 }
 
@@ -176,7 +181,7 @@ pub(crate) fn all(home: &Home, log: Option<&dyn ReadLog>) -> Result<Vec<Listed>,
             }
             let files = places.tools.get(&spec.name).cloned().map(ProgramFiles::Folder);
             let program = files.and_then(|files| Program::new(spec.clone(), files));
-            let tool = program.map(|program| Tool::Program(Arc::new(program)));
+            let tool = program.map(|program| Tool::Program(Arc::new(program.with_secrets(home.secrets()))));
             let listed = Listed { from: "registered", state: known.state, known: Some(known), tool, spec };
             tools.insert(listed.spec.name.clone(), listed);
         }
@@ -250,12 +255,14 @@ fn document(tool: &Listed) -> Value {
         })
         .collect();
     let needs: Vec<Value> = spec.needs.iter().map(|need| json!({ "scope": need.text, "when": need.when })).collect();
+    let secrets: Vec<&str> =
+        spec.run.iter().flat_map(|run| &run.sandbox.secrets).map(|secret| secret.handle.as_str()).collect();
     json!({
         "name": spec.name, "version": spec.version, "description": spec.description, "from": tool.from,
         "state": tool.state.name(), "level": level(spec), "effect": effect(spec),
         "digest": spec.digest().map(|digest| digest.to_string()).ok(), "program": pin_text(&spec.program),
         "registered_at": tool.known.as_ref().map(|known| known.registered_at),
-        "params": params, "needs": needs,
+        "params": params, "needs": needs, "secrets": secrets,
     })
 }
 
@@ -294,6 +301,9 @@ fn words(tool: &Listed) -> Vec<String> {
     for need in &spec.needs {
         let when = need.when.as_ref().map(|when| format!(" if {when}")).unwrap_or_default();
         lines.push(format!("  needs   {}{when}", need.text));
+    }
+    for secret in spec.run.iter().flat_map(|run| &run.sandbox.secrets) {
+        lines.push(format!("  secret  {} at {}", secret.handle, secret.place()));
     }
     lines
 }
@@ -500,10 +510,6 @@ fn register_one(
     if spec.run.is_none() {
         let what = format!("{}: `{}` is part of the node and needs no registration", file.display(), spec.name);
         return Err(Failure::new(exit::FAILURE, what));
-    }
-    if spec.run.as_ref().is_some_and(|run| !run.outputs.artifacts.is_empty()) {
-        let what = format!("{}: artifacts are not collected in this version", file.display());
-        return Err(Failure::new(exit::FAILURE, what).hint("leave out `outputs.artifacts`"));
     }
     if own()?.iter().any(|own| own.spec.name == spec.name) {
         let what = format!("{}: the name `{}` belongs to a tool of the node", file.display(), spec.name);
