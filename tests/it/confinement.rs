@@ -4,11 +4,14 @@
 //! Each attack stands beside a harmless twin that must work, and all of it is tried by root and by an ordinary user,
 //! where the test can be both.
 
+mod artifacts;
 mod doctor;
 mod files;
 mod kills;
+mod levels;
 mod limits;
 mod outcomes;
+mod secrets;
 mod unreaped;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,7 +216,10 @@ impl Lab {
                 result: parsed(blob(finished.result)),
                 record: parsed(blob(finished.record)),
                 stdout: blob(finished.stdout).unwrap_or_default(),
+                session: session.to_owned(),
+                level: Level::Strong,
                 told: String::from_utf8_lossy(&stderr[..stderr.len().min(1000)]).into_owned(),
+                stderr,
                 finished: (**finished).clone(),
                 exit: None,
             });
@@ -261,6 +267,10 @@ struct Called {
     result: Value,
     record: Value,
     stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    session: String,
+    /// The level that its tool requires.
+    level: Level,
     /// What was said, for failures.
     told: String,
     exit: Option<i32>,
@@ -282,8 +292,8 @@ impl Called {
     fn ended(&self, outcome: &str) -> &Called {
         assert_eq!(self.outcome(), outcome, "{}\n{}", self.record, self.told);
         if let Some(sandbox) = &self.finished.sandbox {
-            let strong = Level::Strong.number();
-            assert_eq!((sandbox.required, sandbox.level), (strong, strong), "{}", self.told);
+            let level = self.level.number();
+            assert_eq!((sandbox.required, sandbox.level), (level, level), "{}", self.told);
             assert_ne!((sandbox.layers, sandbox.landlock_abi, sandbox.jail), (0, 0, None), "{}", self.told);
         }
         self

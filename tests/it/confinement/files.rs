@@ -155,6 +155,9 @@ fn nothing_outside_of_what_may_be_written_changes() {
         let mut others = outside(lab);
         others.retain(|path| !path.contains("link-"));
         others.extend(["/usr/bin/env", "/etc/passwd", "/run/params.json", "/bin/sh"].map(str::to_owned));
+        // Nothing has to hold the place of a masked name, so that even times stay.
+        lab.write("project/docs/.ssh/id", NEEDLE);
+        lab.write("project/docs/.toka", NEEDLE);
         let folders = ["project", "other", ".ssh", "home/keys"];
         let before = folders.map(|folder| lab.shown(folder));
         let granted = ["/roots/project/docs/guide.md".to_owned(), "/roots/project/docs/.git/config".to_owned()];
@@ -244,4 +247,78 @@ fn a_program_of_root_changes_nothing_that_is_roots() {
     lab.own(&lab.desk.at("project/docs"));
     assert_eq!(*lab.call("writer", code).found(), serde_json::json!(1000));
     assert!(lab.desk.at("project/docs/new").exists());
+}
+
+/// Tries to make each of `names`, in every way there is.
+const MAKES: &str = r#"
+os.chdir("/roots/project/docs")
+ways = {
+    "folder": os.mkdir,
+    "folders": lambda name: os.makedirs(name + "/hooks"),
+    "file": lambda name: open(name, "x").close(),
+    "file below": lambda name: open(name + "/config", "x").close(),
+    "link": lambda name: os.symlink("/workspace", name),
+    "hard link": lambda name: os.link("guide.md", name),
+    "renamed file": lambda name: (open("own", "w").close(), os.rename("own", name)),
+    "renamed folder": lambda name: (os.makedirs("owned", exist_ok=True), os.rename("owned", name)),
+    "away": lambda name: os.rename(name, "gone"),
+    "removed": os.rmdir,
+    "mode": lambda name: os.chmod(name, 0o777),
+}
+refused = ("EEXIST", "EROFS", "EACCES", "EPERM", "EBUSY", "ENOENT", "EXDEV", "ENOTDIR", "EISDIR")
+found = sorted([name, way] for name in names for way, act in ways.items() if tried(act, name) not in refused)
+for left in ("own", "owned"):
+    tried(os.remove if left == "own" else os.rmdir, left)
+"#;
+
+#[test]
+fn a_masked_name_that_is_not_there_cannot_be_made() {
+    Lab::each(|lab| {
+        lab.tool("writer", "create, delete, list, read, write", "");
+        let docs = lab.desk.at("project/docs");
+        let there = |name: &str| std::fs::symlink_metadata(docs.join(name)).is_ok();
+        let masked = [".git", ".env", ".ssh", ".toka"];
+        let code = format!("names = {masked:?}\n{MAKES}");
+        assert_eq!(*lab.call("writer", &code).found(), serde_json::json!([]));
+        assert!(!masked.iter().any(|name| there(name)), "nothing is left of what held the place");
+        // Other names can be made in all these ways, but for those that need something to be there.
+        let called = lab.call("writer", &format!("names = ['.gitx']\n{MAKES}"));
+        let made = called.found().as_array().expect("a list").len();
+        assert!(made > 0, "{}", called.result);
+        // A tool that hides nothing makes them.
+        lab.tool("open", "create, delete, list, read, write", "fs: { deny_within: [] }");
+        lab.call(
+            "open",
+            "os.makedirs('/roots/project/docs/.git/hooks'); open('/roots/project/docs/.env', 'x').write('x')",
+        )
+        .ended("succeeded/0");
+        assert!(there(".git/hooks") && there(".env"));
+        // And then they are hidden, and stay.
+        let code = "found = [os.listdir('/roots/project/docs/.git'), open('/roots/project/docs/.env').read()]";
+        assert_eq!(*lab.call("writer", code).found(), serde_json::json!([[], ""]));
+        assert!(there(".git/hooks") && there(".env") && !there(".ssh"));
+    });
+}
+
+#[test]
+fn what_a_killed_node_left_to_hold_a_place_is_removed_by_the_next_call() {
+    Lab::each(|lab| {
+        lab.tool("writer", "create, delete, list, read, write", "");
+        let left = lab.desk.at("project/docs/.git");
+        let mut run = lab.live(&Lab::call_args("writer", &["path=project:docs", "code=\"wait_for('never')\""]));
+        super::wait_until("something holds the place", || left.exists());
+        run.child.kill().expect("kills");
+        run.child.wait().expect("ends");
+        assert!(left.exists(), "nobody was there to remove it");
+        assert_eq!(*lab.call("writer", &format!("names = ['.git']\n{MAKES}")).found(), serde_json::json!([]));
+        assert!(!left.exists());
+        // What somebody else made meanwhile is theirs.
+        lab.tool("waiter", "create, delete, list, read, write", "");
+        let run = lab.live(&Lab::call_args("waiter", &["path=project:docs", "code=\"wait_for('go')\""]));
+        super::wait_until("something holds the place", || left.exists());
+        std::fs::write(left.join("mine"), "mine").expect("writes");
+        lab.write("project/docs/go", "");
+        assert_eq!(run.end()["outcome"], "succeeded");
+        assert_eq!(std::fs::read(left.join("mine")).expect("reads"), b"mine");
+    });
 }

@@ -123,6 +123,28 @@ fn a_killed_node_leaves_nobody_and_repeats_what_may_be_repeated() {
 }
 
 #[test]
+fn a_killed_node_runs_again_what_changes_nothing() {
+    Lab::each(|lab| {
+        let mark = format!("0.07{:08}{}", std::process::id(), u8::from(lab.user == 0));
+        tool(lab, "read", &mark);
+        let session = killed(lab, &mark, 3);
+        let before = noted(lab, "began");
+        let end = lab.live(&["run", "--resume", &session, "--json"]).end();
+        assert_eq!(end["completed"], true, "{end}");
+        let (admitted, ended) = accounts(lab, &session);
+        assert_eq!(admitted, ended.keys().cloned().collect(), "every call has an account");
+        assert!(ended.values().all(|outcome| outcome == "succeeded/0"), "{ended:?}");
+        // The one that was cut off began twice under one id, and ended once; no other began again.
+        let (began, finished) = (noted(lab, "began"), noted(lab, "ended"));
+        let twice: Vec<_> = began.iter().filter(|(_, times)| **times == 2).map(|(call, _)| call).collect();
+        assert_eq!(twice.len(), 1, "{began:?}");
+        assert!(before.contains_key(twice[0]));
+        assert!(began.values().sum::<usize>() == FILES + 1 && finished.values().all(|times| *times == 1));
+        lab.verify();
+    });
+}
+
+#[test]
 fn a_killed_node_never_repeats_what_may_happen_once() {
     Lab::each(|lab| {
         let mark = format!("0.06{:08}{}", std::process::id(), u8::from(lab.user == 0));

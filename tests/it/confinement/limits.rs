@@ -301,3 +301,29 @@ time.sleep(60)
         }
     });
 }
+
+#[test]
+fn memory_that_processes_share_counts_once() {
+    // Sixty mebibytes, seven times over if each process counted them.
+    let shared = r#"
+held = bytearray(b"x") * (60 << 20)
+children = []
+for number in range(6):
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.4)
+        os._exit(0)
+    children.append(child)
+found = [os.waitpid(child, 0)[1] for child in children] + [len(held) >> 20]
+"#;
+    // The same pages, written to by each, are so many pages.
+    let own = shared.replace(
+        "        time.sleep(0.4)",
+        "        for at in range(0, len(held), 4096): held[at] = 1\n        time.sleep(60)",
+    );
+    Lab::each(|lab| {
+        lab.tool("sharer", "list, read", "limits: { memory_bytes: 128MiB, wall: 10s, grace: 100ms }");
+        assert_eq!(*lab.call("sharer", shared).found(), json!([0, 0, 0, 0, 0, 0, 60]));
+        lab.call("sharer", &own).ended("limit-exceeded/2");
+    });
+}
