@@ -271,7 +271,7 @@ mod tests {
         std::fs::create_dir(top.join("closed")).expect("makes");
         std::fs::write(top.join("closed/x"), "x").expect("writes");
         std::fs::write(top.join(".1"), "x").expect("writes");
-        std::fs::set_permissions(top.join("closed"), std::fs::Permissions::from_mode(0)).expect("chmod");
+        std::fs::set_permissions(top.join("closed"), std::fs::Permissions::from_mode(0o0)).expect("chmod");
         // Deeper than any path may be long.
         let mut at = workspace.try_clone().expect("clones");
         let name = "d".repeat(200);

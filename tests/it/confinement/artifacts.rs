@@ -25,8 +25,10 @@ fn call(lab: &Lab, tool: &str, code: &str) -> Called {
     lab.call_with(tool, &[&format!("code={}", json!(code))])
 }
 
+type Pairs = Vec<(String, String)>;
+
 /// Names and contents of what was kept, and names and reasons of what was not.
-fn collected(called: &Called) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn collected(called: &Called) -> (Pairs, Pairs) {
     let kept = kept_files(&called.record).into_iter();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let word = |value: &Value| value.as_str().expect("text").to_owned();
@@ -37,7 +39,7 @@ fn collected(called: &Called) -> (Vec<(String, String)>, Vec<(String, String)>) 
     )
 }
 
-fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+fn pairs(list: &[(&str, &str)]) -> Pairs {
     list.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
 }
 
@@ -159,12 +161,8 @@ fn more_than_was_said_ends_the_call_and_is_listed() {
         let some = |sizes: &str| {
             format!("os.mkdir('out')\nfor name, size in {sizes}.items(): open(name, 'w').write('x' * size)")
         };
-        let fill = |count: u32, depth: u32| {
-            format!(
-                "os.makedirs('out' + '/d' * {depth})\nopen('out' + '/d' * {depth} + '/f', 'w')\n\
-                 for n in range({count}): open(f'out/{{n}}' if n < 0 else f'out/d/{{n}}.tmp', 'w')"
-            )
-        };
+        let deep =
+            |depth: u32| format!("os.makedirs('out' + '/d' * {depth})\nopen('out' + '/d' * {depth} + '/f', 'w')");
         for (code, outcome, dropped) in [
             (some("{'out/a': 1024}"), "succeeded/0", &[][..]),
             (some("{'out/a': 1025, 'out/b': 1}"), "limit-exceeded/9", &[("out/a", "too-large")]),
@@ -173,9 +171,9 @@ fn more_than_was_said_ends_the_call_and_is_listed() {
             (some("{'out/a': 0, 'out/b': 0, 'out/c': 0, 'out/d': 0}"), "limit-exceeded/9", &[("out/d", "too-many")]),
             (some("{'log': 10}"), "succeeded/0", &[]),
             (some("{'log': 11}"), "limit-exceeded/9", &[("log", "too-large")]),
-            (fill(0, 62), "succeeded/0", &[]),
+            (deep(62), "succeeded/0", &[]),
             (
-                format!("os.truncate(os.open('log', os.O_CREAT | os.O_RDWR), 1 << 25)"),
+                "os.truncate(os.open('log', os.O_CREAT | os.O_RDWR), 1 << 25)".to_owned(),
                 "limit-exceeded/9",
                 &[("log", "too-large")],
             ),
@@ -183,8 +181,8 @@ fn more_than_was_said_ends_the_call_and_is_listed() {
             let called = call(lab, "keeper", &code);
             assert_eq!(collected(called.ended(outcome)).1, pairs(dropped), "{code}");
         }
-        let deep = call(lab, "keeper", &fill(0, 64));
-        let (kept, listed) = collected(deep.ended("succeeded/0"));
+        let called = call(lab, "keeper", &deep(64));
+        let (kept, listed) = collected(called.ended("succeeded/0"));
         assert_eq!((kept, listed.len(), listed[0].1.as_str()), (vec![], 1, "too-deep"));
         // So many names that nobody looks through them; and almost so many, of which none is asked for.
         keeper(lab, "narrow", "{ name: out, path: 'out/f*', max_bytes: 1KiB }");
