@@ -1,5 +1,6 @@
 //! What an executor is handed: a call that was admitted, and exactly what it may reach.
 
+use crate::body::v1::CallAttempted;
 use crate::capability::Scope;
 use crate::denial::Dim;
 use crate::facts::Fact;
@@ -27,6 +28,7 @@ pub struct AdmittedCall {
     pub(crate) caps: [Option<u64>; DIMENSIONS],
     pub(crate) deadline: TimeUs,
     pub(crate) attempt: u16,
+    pub(crate) not_before: TimeUs,
 }
 
 /// One need of an admitted call: the executor enforces exactly this.
@@ -117,5 +119,19 @@ impl AdmittedCall {
     /// The attempt that is to run, from 1.
     pub fn attempt(&self) -> u16 {
         self.attempt
+    }
+
+    /// The attempt begins no earlier, in µs UTC; 0 for the first.
+    pub fn not_before(&self) -> TimeUs {
+        self.not_before
+    }
+
+    /// Moves on to the attempt that follows the one of which `attempted` says that it came to nothing. What the call may
+    /// reach stays as it is.
+    pub fn try_again(&mut self, attempted: &CallAttempted) {
+        if attempted.call == self.id && attempted.attempt == self.attempt {
+            self.attempt = self.attempt.saturating_add(1);
+            self.not_before = attempted.not_before;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `apply`: the fold. It decides every entry's command again, compares, and only then moves the state on.
 
 mod system;
+mod work;
 
 use crate::admitted::{AdmittedCall, Need};
 use crate::body::v1::{AgentSpawned, CallAdmitted, CallFinished, Grant, Refused, SessionOpened, ToolBound};
@@ -24,7 +25,7 @@ use crate::tool::{Effect as EffectClass, Model};
 pub enum Effect {
     /// Run a call.
     Start(Box<AdmittedCall>),
-    /// Stop a running call whose authority has gone.
+    /// Stop a running call: its authority has gone, or somebody who may has asked for it.
     Cancel(CallId),
     /// Ask the agent's driver what comes next.
     Drive(AgentId),
@@ -132,7 +133,17 @@ impl State {
             Body::Refused(body, ask) => self.count_refusal(header, body, ask),
             Body::AgentSpawned(body) => self.add_agent(header, body),
             Body::AgentStarted(body) => self.start_agent(body.agent),
+            Body::AgentPaused(body) => self.pause_agent(body.agent, header.principal),
+            Body::AgentResumed(body) => self.resume_agent(body.agent),
+            Body::AgentStopping(body) => self.stop_agent(body.agent),
             Body::AgentEnded(body) => self.end_agent(body.agent),
+            Body::TaskScheduled(body) => self.schedule_task(header, body),
+            Body::TaskStarted(body) => self.start_task(header, body),
+            Body::TaskCompleted(body) => self.complete_task(body.task),
+            Body::TaskFailed(body) => self.fail_task(body),
+            Body::TaskSkipped(body) => self.skip_task(header, body),
+            Body::MessageSent(body) => self.deliver(header, body.to),
+            Body::MessageTaken(body) => self.take_message(header.principal, body.message),
             Body::GrantIssued(body) => {
                 self.add_grant(GrantId(derived(self.head.session, header.seq, 0)), &body.grant);
                 Effects::default()
@@ -141,6 +152,8 @@ impl State {
             Body::ToolBound(body) => self.bind_tools(body),
             Body::CallAdmitted(body) => self.admit(header, body),
             Body::CallFinished(body) => self.finish(body),
+            Body::CallAttempted(body) => self.attempt_call(body),
+            Body::CancelRequested(body) => Effects(self.mark_cancelled(body.call).into_iter().collect()),
             Body::SessionRegistered(body) => self.list_session(body),
             Body::SessionEnded(body) => self.end_session(body),
             Body::ToolRegistered(body) => self.register_tool(body),
@@ -231,6 +244,7 @@ impl State {
             self.calls.remove(&call);
             self.touch(RowKey::Call(call));
         }
+        self.forget_tasks();
         Effects::default()
     }
 
@@ -242,28 +256,7 @@ impl State {
         }
         *row.counts.entry(refused.code).or_default() += 1;
         if row.seen.len() < REFUSALS_SEEN_MAX {
-            let tool = match ask {
-                Ask::Call(asked) => asked.tool.as_str(),
-                Ask::CommitState(_)
-                | Ask::CloseSession(_)
-                | Ask::SpawnAgent(_)
-                | Ask::StartAgent(_)
-                | Ask::EndAgent(_)
-                | Ask::Grant(_)
-                | Ask::Revoke(_)
-                | Ask::BindTool(_)
-                | Ask::Report(_)
-                | Ask::OpenSession(_)
-                | Ask::EndSession(_)
-                | Ask::RegisterTool(_)
-                | Ask::ApproveTool(_)
-                | Ask::QuarantineTool(_)
-                | Ask::UnbindTool(_)
-                | Ask::ResolveOutcome(_)
-                | Ask::AddPrincipal(_)
-                | Ask::Observe(_)
-                | Ask::RecordProbe(_) => "",
-            };
+            let tool = ask.tool().unwrap_or("");
             let need = refused.need.as_deref().unwrap_or("");
             let len = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes();
             row.seen.insert(derive(
@@ -299,12 +292,14 @@ impl State {
             spec: spawned.spec.clone(),
             spec_digest: spawned.spec_digest,
             state: AgentState::Spawned,
+            paused_by: None,
             parent: spawned.parent,
             depth: above.unwrap_or(0) + 1,
             grant: spawned.grant,
             plan: spawned.plan.clone(),
             live_children: 0,
             open_calls: 0,
+            open_tasks: 0,
             doubts: 0,
         };
         self.agents.insert(id, agent);
@@ -327,28 +322,27 @@ impl State {
             self.running_top += u32::from(!self.agents.contains_key(&parent));
             self.touch(RowKey::Agent(id));
         }
-        Effects(vec![Effect::Drive(id)])
+        Effects(self.drive(id).into_iter().collect())
     }
 
     fn end_agent(&mut self, id: AgentId) -> Effects {
+        self.leave_place(id);
+        self.clear_desk(id);
         let Some(agent) = self.agents.get_mut(&id) else { return Effects::default() };
-        let ran = u32::from(agent.state == AgentState::Running);
+        self.stopping = self.stopping.saturating_sub(u32::from(agent.state == AgentState::Stopping));
         agent.state = AgentState::Ended;
+        agent.paused_by = None;
         let (grant, parent) = (agent.grant, agent.parent);
-        self.running = self.running.saturating_sub(ran);
         self.touch(RowKey::Agent(id));
         if let Some(principal) = self.principals.get_mut(&id) {
             principal.alive = false;
             self.touch(RowKey::Principal(id));
         }
         self.each_above(&[grant], |node| node.meter.live = node.meter.live.saturating_sub(1));
-        let Some(above) = self.agents.get_mut(&parent) else {
-            self.running_top = self.running_top.saturating_sub(ran);
-            return Effects::default();
-        };
+        let Some(above) = self.agents.get_mut(&parent) else { return Effects::default() };
         above.live_children = above.live_children.saturating_sub(1);
         self.touch(RowKey::Agent(parent));
-        Effects(vec![Effect::Drive(parent)])
+        Effects(self.drive(parent).into_iter().collect())
     }
 
     fn add_grant(&mut self, id: GrantId, grant: &Grant) {
@@ -366,14 +360,7 @@ impl State {
         node.revoked = true;
         let open: Vec<CallId> = node.open.iter().copied().collect();
         self.touch(RowKey::Grant(id));
-        let mut cancelled = Vec::new();
-        for call_id in open {
-            let Some(call) = self.calls.get_mut(&call_id).filter(|call| !call.cancel) else { continue };
-            call.cancel = true;
-            self.touch(RowKey::Call(call_id));
-            cancelled.push(Effect::Cancel(call_id));
-        }
-        Effects(cancelled)
+        Effects(open.into_iter().filter_map(|call| self.mark_cancelled(call)).collect())
     }
 
     fn bind_tools(&mut self, bound: &ToolBound) -> Effects {
@@ -443,6 +430,7 @@ impl State {
             caps,
             deadline: admitted.deadline,
             attempt: 1,
+            not_before: 0,
         };
         Effects(vec![Effect::Start(Box::new(call))])
     }
@@ -491,12 +479,10 @@ impl State {
         if let Some(agent) = self.agents.get_mut(&principal) {
             agent.open_calls = agent.open_calls.saturating_sub(1);
             agent.doubts += u32::from(doubt);
-            let goes_on = agent.doubts == 0;
             self.touch(RowKey::Agent(principal));
-            // An agent in doubt is asked again when somebody has settled it.
-            return Effects(if goes_on { vec![Effect::Drive(principal)] } else { Vec::new() });
         }
-        Effects::default()
+        // An agent in doubt is asked again when somebody has settled it.
+        Effects(self.drive(principal).into_iter().collect())
     }
 
     /// Changes every grant on the chains of `leaves`, each once.
@@ -513,31 +499,9 @@ impl State {
 
 /// An event in a few words, for the report of an illegal entry.
 fn describe(event: &Event) -> String {
-    match &event.body {
-        Body::Refused(refused, _) => match crate::denial::Code::from_number(refused.code) {
-            Some(code) => format!("Refused({code})"),
-            None => format!("Refused({})", refused.code),
-        },
-        Body::SessionOpened(_)
-        | Body::StateCommitted(_)
-        | Body::SessionClosed(_)
-        | Body::AgentSpawned(_)
-        | Body::AgentStarted(_)
-        | Body::AgentEnded(_)
-        | Body::GrantIssued(_)
-        | Body::GrantRevoked(_)
-        | Body::ToolBound(_)
-        | Body::CallAdmitted(_)
-        | Body::CallFinished(_)
-        | Body::SessionRegistered(_)
-        | Body::SessionEnded(_)
-        | Body::ToolRegistered(_)
-        | Body::ToolApproved(_)
-        | Body::ToolQuarantined(_)
-        | Body::ToolUnbound(_)
-        | Body::OutcomeResolved(_)
-        | Body::PrincipalAdded(_)
-        | Body::Observed(_)
-        | Body::SandboxProbed(_) => format!("{} with other content", event.name()),
+    let Body::Refused(refused, _) = &event.body else { return format!("{} with other content", event.name()) };
+    match crate::denial::Code::from_number(refused.code) {
+        Some(code) => format!("Refused({code})"),
+        None => format!("Refused({})", refused.code),
     }
 }

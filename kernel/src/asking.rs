@@ -1,11 +1,11 @@
 //! What an asker may learn before it asks: what a call would need, and what a principal holds.
 
 use crate::capability::{Capability, ExactName, Scope};
-use crate::decide::call;
+use crate::decide::{agent, call};
 use crate::denial::{Code, Denial};
 use crate::facts::Fact;
-use crate::ids::{AgentId, Digest, GrantId, PrincipalId};
-use crate::state::State;
+use crate::ids::{AgentId, Digest, GrantId, MessageId, PrincipalId, TaskId};
+use crate::state::{Agent, AgentState, State, TaskState};
 
 impl State {
     /// The needs of a call of `tool` with these facts: first the tool itself, then each that the tool declares and the
@@ -27,8 +27,41 @@ impl State {
         self.grants.held_by(subject).filter(|node| !node.revoked).map(|node| (node.id, &node.grant.cap))
     }
 
-    /// Whether an agent has a call or a child that has not ended, so that it cannot end itself.
+    /// Whether an agent has a call, a task or a child that has not ended, so that it cannot end itself.
     pub fn is_busy(&self, agent: AgentId) -> bool {
-        self.agents.get(&agent).is_some_and(|agent| agent.open_calls > 0 || agent.live_children > 0)
+        let busy = |agent: &Agent| agent.open_calls > 0 || agent.open_tasks > 0 || agent.live_children > 0;
+        self.agents.get(&agent).is_some_and(busy)
+    }
+
+    /// Whether an agent, or one above it, is paused or stopping or has an outcome in doubt, so that it does nothing new.
+    pub fn is_held(&self, agent: AgentId) -> bool {
+        agent::not_held(self, agent).is_err()
+    }
+
+    /// Whether an agent, or one above it, is stopping.
+    pub fn is_stopping(&self, agent: AgentId) -> bool {
+        self.agent_and_above(agent).any(|agent| agent.state == AgentState::Stopping)
+    }
+
+    /// The agents that the node is to end as stopped now: those at or below one that is stopping whose calls and children
+    /// have ended. When these have been ended, others may follow.
+    pub fn stopped(&self) -> Vec<AgentId> {
+        if self.stopping == 0 {
+            return Vec::new();
+        }
+        let idle =
+            |agent: &Agent| agent.state != AgentState::Ended && agent.open_calls == 0 && agent.live_children == 0;
+        let idle = self.agents.iter().filter(|(_, agent)| idle(agent)).map(|(id, _)| *id);
+        idle.filter(|id| self.is_stopping(*id)).collect()
+    }
+
+    /// Where a task stands, if it is known. An ended one is forgotten with the second commitment to the state.
+    pub fn task_state(&self, task: TaskId) -> Option<TaskState> {
+        self.tasks.get(&task).map(|task| task.state)
+    }
+
+    /// The messages that an agent has not read, oldest first.
+    pub fn unread(&self, agent: AgentId) -> &[MessageId] {
+        self.mailboxes.get(&agent).map_or(&[], Vec::as_slice)
     }
 }

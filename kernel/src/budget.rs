@@ -10,6 +10,8 @@ pub const LIMITED: [Dim; DIMENSIONS] =
     [Dim::Calls, Dim::BytesIn, Dim::BytesOut, Dim::Tokens, Dim::CostMicro, Dim::WallUs, Dim::CpuUs];
 /// The index of calls.
 pub(crate) const CALLS: usize = 0;
+/// The index of tokens.
+pub(crate) const TOKENS: usize = 3;
 /// The index of wall time.
 pub(crate) const WALL: usize = 5;
 
@@ -108,6 +110,13 @@ impl Meter {
         for index in 0..DIMENSIONS {
             self.reserved[index] = self.reserved[index].saturating_sub(amounts[index]);
             self.spent[index] = self.spent[index].saturating_add(spent[index]);
+        }
+    }
+
+    /// Charges what was promised to an attempt that was lost, and keeps the promise for the next one.
+    pub(crate) fn lose(&mut self, reserve: &Vector) {
+        for index in CALLS + 1..DIMENSIONS {
+            self.spent[index] = self.spent[index].saturating_add(reserve[index]);
         }
     }
 

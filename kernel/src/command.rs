@@ -1,12 +1,13 @@
 //! Commands: what is asked of the kernel, by a principal.
 
+mod implied;
+
 use crate::body::v1::{
-    AddPrincipalAsked, AgentEnded, AgentSpawned, AgentStarted, ApproveToolAsked, BindAsked, CallAdmitted, CallAsked,
-    CallFinished, CloseAsked, Cmd, CommitAsked, EndAsked, EndSessionAsked, GrantAsked, GrantIssued, GrantRevoked,
-    GrantTo, IssueAsked, ObserveAsked, Observed, OpenSessionAsked, OutcomeResolved, PrincipalAdded, ProbeAsked,
-    QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked, RevokeAsked, RootAsked, SandboxProbed,
-    SessionClosed, SessionEnded, SessionRegistered, SpawnAsked, StartAsked, ToolApproved, ToolBound, ToolQuarantined,
-    ToolRegistered, ToolUnbound, UnbindAsked, Via,
+    AddPrincipalAsked, ApproveToolAsked, AttemptAsked, BindAsked, CallAsked, CancelAsked, CloseAsked, Cmd, CommitAsked,
+    CompleteTaskAsked, EndAsked, EndSessionAsked, FailTaskAsked, GrantAsked, IssueAsked, ObserveAsked,
+    OpenSessionAsked, PauseAsked, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked,
+    ResumeAsked, RevokeAsked, ScheduleAsked, SendAsked, SkipTaskAsked, SpawnAsked, StartAsked, StartTaskAsked,
+    StopAsked, TakeAsked, UnbindAsked, Via,
 };
 use crate::body::{self};
 use crate::denial::Code;
@@ -16,7 +17,7 @@ use crate::ids::{Bytes, CommandId, GrantId, Seq};
 use crate::limits::{
     BLOBS_PER_ENTRY_MAX, BODY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, DIMENSIONS, FACTS_MAX,
     GENESIS_GRANTS_MAX, NEEDS_MAX, PLAN_NAMES_MAX, PRINCIPAL_KEYS_MAX, PROBE_TEXT_BYTES_MAX, REFUSAL_BYTES_MAX,
-    SCALAR_BYTES_MAX, SIGNED_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TOOL_BYTES_MAX,
+    SCALAR_BYTES_MAX, SIGNED_BYTES_MAX, SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX, TASK_REQUIRES_MAX, TOOL_BYTES_MAX,
     TOOLS_PER_BINDING_MAX,
 };
 
@@ -39,49 +40,116 @@ pub struct Command {
     pub blobs: Vec<BlobRef>,
 }
 
-/// What is asked. A closed list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+/// Declares the commands: for each what it asks, the kind of the event that answers it, and whether only the node asks it,
+/// and only of itself.
+macro_rules! asks {
+    ($($(#[$doc:meta])* $name:ident($asked:ty) = $kind:ident, of_node: $of_node:literal;)*) => {
+        /// What is asked. A closed list.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Ask { $($(#[$doc])* $name($asked)),* }
+
+        impl Ask {
+            /// The kind of the event that answers it.
+            pub fn kind(&self) -> u16 {
+                match self { $(Ask::$name(_) => kind::$kind),* }
+            }
+
+            /// Whether only the node asks this, and only of itself.
+            pub fn is_of_node(&self) -> bool {
+                match self { $(Ask::$name(_) => $of_node),* }
+            }
+
+            /// The bytes that stand in a refusal.
+            pub fn encode(&self) -> Vec<u8> {
+                match self { $(Ask::$name(asked) => body::encode(asked)),* }
+            }
+
+            fn encoded_len(&self) -> usize {
+                match self { $(Ask::$name(asked) => body::encoded_len(asked)),* }
+            }
+
+            /// Reads what stands in a refusal.
+            ///
+            /// # Errors
+            /// [`BodyFault`] for bytes that no writer of this version makes.
+            pub fn decode(of: u16, schema: u16, bytes: &[u8]) -> Result<Ask, BodyFault> {
+                if schema != 1 {
+                    return Err(BodyFault::UnknownSchema { kind: of, schema });
+                }
+                Ok(match of {
+                    $(kind::$kind => Ask::$name(body::decode(bytes)?),)*
+                    other => return Err(BodyFault::UnknownKind(other)),
+                })
+            }
+        }
+    };
+}
+
+asks! {
     /// Commit to the state.
-    CommitState(CommitAsked),
+    CommitState(CommitAsked) = STATE_COMMITTED, of_node: true;
     /// Close the session.
-    CloseSession(CloseAsked),
+    CloseSession(CloseAsked) = SESSION_CLOSED, of_node: false;
     /// Make an agent with grants.
-    SpawnAgent(Box<SpawnAsked>),
+    SpawnAgent(Box<SpawnAsked>) = AGENT_SPAWNED, of_node: false;
     /// Let an agent run.
-    StartAgent(StartAsked),
+    StartAgent(StartAsked) = AGENT_STARTED, of_node: false;
+    /// Let an agent, and all below it, do nothing new.
+    PauseAgent(PauseAsked) = AGENT_PAUSED, of_node: false;
+    /// Let an agent go on.
+    ResumeAgent(ResumeAsked) = AGENT_RESUMED, of_node: false;
+    /// Bring an agent, and all below it, to its end.
+    StopAgent(StopAsked) = AGENT_STOPPING, of_node: false;
     /// End an agent.
-    EndAgent(EndAsked),
+    EndAgent(EndAsked) = AGENT_ENDED, of_node: false;
+    /// Give an agent a task.
+    ScheduleTask(ScheduleAsked) = TASK_SCHEDULED, of_node: false;
+    /// Begin an attempt of a task.
+    StartTask(StartTaskAsked) = TASK_STARTED, of_node: false;
+    /// Say that a task is done.
+    CompleteTask(CompleteTaskAsked) = TASK_COMPLETED, of_node: false;
+    /// Say that an attempt of a task has failed.
+    FailTask(FailTaskAsked) = TASK_FAILED, of_node: false;
+    /// Say that a task is not to be done.
+    SkipTask(SkipTaskAsked) = TASK_SKIPPED, of_node: false;
+    /// Send an agent a message.
+    SendMessage(SendAsked) = MESSAGE_SENT, of_node: false;
+    /// Take a message out of the mailbox.
+    TakeMessage(TakeAsked) = MESSAGE_TAKEN, of_node: false;
     /// Issue a grant.
-    Grant(IssueAsked),
+    Grant(IssueAsked) = GRANT_ISSUED, of_node: false;
     /// Revoke a grant.
-    Revoke(RevokeAsked),
+    Revoke(RevokeAsked) = GRANT_REVOKED, of_node: false;
     /// Bind tools.
-    BindTool(BindAsked),
+    BindTool(BindAsked) = TOOL_BOUND, of_node: true;
     /// Call a tool.
-    Call(Box<CallAsked>),
+    Call(Box<CallAsked>) = CALL_ADMITTED, of_node: false;
     /// Report how a call ended.
-    Report(Box<ReportAsked>),
+    Report(Box<ReportAsked>) = CALL_FINISHED, of_node: false;
+    /// Report that an attempt of a call came to nothing and another follows.
+    ReportAttempt(AttemptAsked) = CALL_ATTEMPTED, of_node: false;
+    /// Stop a call.
+    CancelCall(CancelAsked) = CANCEL_REQUESTED, of_node: false;
     /// Open a session.
-    OpenSession(Box<OpenSessionAsked>),
+    OpenSession(Box<OpenSessionAsked>) = SESSION_REGISTERED, of_node: false;
     /// Say that a session has ended.
-    EndSession(EndSessionAsked),
+    EndSession(EndSessionAsked) = SESSION_ENDED, of_node: true;
     /// Make a tool known.
-    RegisterTool(Box<RegisterToolAsked>),
+    RegisterTool(Box<RegisterToolAsked>) = TOOL_REGISTERED, of_node: false;
     /// Approve a tool.
-    ApproveTool(ApproveToolAsked),
+    ApproveTool(ApproveToolAsked) = TOOL_APPROVED, of_node: false;
     /// Say that a tool is not what was approved.
-    QuarantineTool(QuarantineToolAsked),
+    QuarantineTool(QuarantineToolAsked) = TOOL_QUARANTINED, of_node: true;
     /// Let nobody call a bound tool any more.
-    UnbindTool(UnbindAsked),
+    UnbindTool(UnbindAsked) = TOOL_UNBOUND, of_node: true;
     /// Settle an unknown outcome.
-    ResolveOutcome(ResolveAsked),
+    ResolveOutcome(ResolveAsked) = OUTCOME_RESOLVED, of_node: false;
     /// Add a principal.
-    AddPrincipal(AddPrincipalAsked),
+    AddPrincipal(AddPrincipalAsked) = PRINCIPAL_ADDED, of_node: false;
     /// Record what was observed.
-    Observe(ObserveAsked),
+    Observe(ObserveAsked) = OBSERVED, of_node: false;
     /// Record how strongly the node can confine.
-    RecordProbe(ProbeAsked),
+    RecordProbe(ProbeAsked) = SANDBOX_PROBED, of_node: true;
 }
 
 /// Why bytes or values are no command: they end at the edge, outside the log.
@@ -160,140 +228,62 @@ impl Command {
 }
 
 impl Ask {
-    /// The kind of the event that answers it.
-    pub fn kind(&self) -> u16 {
-        match self {
-            Ask::CommitState(_) => kind::STATE_COMMITTED,
-            Ask::CloseSession(_) => kind::SESSION_CLOSED,
-            Ask::SpawnAgent(_) => kind::AGENT_SPAWNED,
-            Ask::StartAgent(_) => kind::AGENT_STARTED,
-            Ask::EndAgent(_) => kind::AGENT_ENDED,
-            Ask::Grant(_) => kind::GRANT_ISSUED,
-            Ask::Revoke(_) => kind::GRANT_REVOKED,
-            Ask::BindTool(_) => kind::TOOL_BOUND,
-            Ask::Call(_) => kind::CALL_ADMITTED,
-            Ask::Report(_) => kind::CALL_FINISHED,
-            Ask::OpenSession(_) => kind::SESSION_REGISTERED,
-            Ask::EndSession(_) => kind::SESSION_ENDED,
-            Ask::RegisterTool(_) => kind::TOOL_REGISTERED,
-            Ask::ApproveTool(_) => kind::TOOL_APPROVED,
-            Ask::QuarantineTool(_) => kind::TOOL_QUARANTINED,
-            Ask::UnbindTool(_) => kind::TOOL_UNBOUND,
-            Ask::ResolveOutcome(_) => kind::OUTCOME_RESOLVED,
-            Ask::AddPrincipal(_) => kind::PRINCIPAL_ADDED,
-            Ask::Observe(_) => kind::OBSERVED,
-            Ask::RecordProbe(_) => kind::SANDBOX_PROBED,
-        }
+    /// The tool that is called; none where none is.
+    pub(crate) fn tool(&self) -> Option<&str> {
+        if let Ask::Call(asked) = self { Some(&asked.tool) } else { None }
     }
 
-    /// Whether only the node asks this, and only of itself.
-    pub fn is_of_node(&self) -> bool {
-        match self {
+    /// More about `code`, where preparing the command has found it.
+    pub(crate) fn detail_of(&self, code: u16) -> Option<u16> {
+        if let Ask::Call(asked) = self { asked.detail.filter(|_| asked.unfit == Some(code)) } else { None }
+    }
+
+    /// This without the texts of its capabilities, which stand in an event as they were filled.
+    pub(crate) fn without_texts(&self) -> Ask {
+        let mut ask = self.clone();
+        let (grants, narrow): (&mut [GrantAsked], &mut [Option<String>]) = match &mut ask {
+            Ask::SpawnAgent(asked) => (&mut asked.grants, &mut asked.narrow),
+            Ask::Call(asked) => (&mut [], &mut asked.narrow),
+            Ask::Grant(asked) => {
+                asked.grant.cap.clear();
+                (&mut [], &mut [])
+            }
+            Ask::OpenSession(asked) => {
+                asked.roots.iter_mut().for_each(|root| root.cap.clear());
+                (&mut [], &mut [])
+            }
             Ask::CommitState(_)
-            | Ask::BindTool(_)
-            | Ask::EndSession(_)
-            | Ask::QuarantineTool(_)
-            | Ask::UnbindTool(_)
-            | Ask::RecordProbe(_) => true,
-            Ask::CloseSession(_)
-            | Ask::SpawnAgent(_)
+            | Ask::CloseSession(_)
             | Ask::StartAgent(_)
+            | Ask::PauseAgent(_)
+            | Ask::ResumeAgent(_)
+            | Ask::StopAgent(_)
             | Ask::EndAgent(_)
-            | Ask::Grant(_)
+            | Ask::ScheduleTask(_)
+            | Ask::StartTask(_)
+            | Ask::CompleteTask(_)
+            | Ask::FailTask(_)
+            | Ask::SkipTask(_)
+            | Ask::SendMessage(_)
+            | Ask::TakeMessage(_)
             | Ask::Revoke(_)
-            | Ask::Call(_)
+            | Ask::BindTool(_)
             | Ask::Report(_)
-            | Ask::OpenSession(_)
+            | Ask::ReportAttempt(_)
+            | Ask::CancelCall(_)
+            | Ask::EndSession(_)
             | Ask::RegisterTool(_)
             | Ask::ApproveTool(_)
+            | Ask::QuarantineTool(_)
+            | Ask::UnbindTool(_)
             | Ask::ResolveOutcome(_)
             | Ask::AddPrincipal(_)
-            | Ask::Observe(_) => false,
-        }
-    }
-
-    /// The bytes that stand in a refusal.
-    pub fn encode(&self) -> Vec<u8> {
-        match self {
-            Ask::CommitState(asked) => body::encode(asked),
-            Ask::CloseSession(asked) => body::encode(asked),
-            Ask::SpawnAgent(asked) => body::encode(asked),
-            Ask::StartAgent(asked) => body::encode(asked),
-            Ask::EndAgent(asked) => body::encode(asked),
-            Ask::Grant(asked) => body::encode(asked),
-            Ask::Revoke(asked) => body::encode(asked),
-            Ask::BindTool(asked) => body::encode(asked),
-            Ask::Call(asked) => body::encode(asked),
-            Ask::Report(asked) => body::encode(asked),
-            Ask::OpenSession(asked) => body::encode(asked),
-            Ask::EndSession(asked) => body::encode(asked),
-            Ask::RegisterTool(asked) => body::encode(asked),
-            Ask::ApproveTool(asked) => body::encode(asked),
-            Ask::QuarantineTool(asked) => body::encode(asked),
-            Ask::UnbindTool(asked) => body::encode(asked),
-            Ask::ResolveOutcome(asked) => body::encode(asked),
-            Ask::AddPrincipal(asked) => body::encode(asked),
-            Ask::Observe(asked) => body::encode(asked),
-            Ask::RecordProbe(asked) => body::encode(asked),
-        }
-    }
-
-    fn encoded_len(&self) -> usize {
-        match self {
-            Ask::CommitState(asked) => body::encoded_len(asked),
-            Ask::CloseSession(asked) => body::encoded_len(asked),
-            Ask::SpawnAgent(asked) => body::encoded_len(asked),
-            Ask::StartAgent(asked) => body::encoded_len(asked),
-            Ask::EndAgent(asked) => body::encoded_len(asked),
-            Ask::Grant(asked) => body::encoded_len(asked),
-            Ask::Revoke(asked) => body::encoded_len(asked),
-            Ask::BindTool(asked) => body::encoded_len(asked),
-            Ask::Call(asked) => body::encoded_len(asked),
-            Ask::Report(asked) => body::encoded_len(asked),
-            Ask::OpenSession(asked) => body::encoded_len(asked),
-            Ask::EndSession(asked) => body::encoded_len(asked),
-            Ask::RegisterTool(asked) => body::encoded_len(asked),
-            Ask::ApproveTool(asked) => body::encoded_len(asked),
-            Ask::QuarantineTool(asked) => body::encoded_len(asked),
-            Ask::UnbindTool(asked) => body::encoded_len(asked),
-            Ask::ResolveOutcome(asked) => body::encoded_len(asked),
-            Ask::AddPrincipal(asked) => body::encoded_len(asked),
-            Ask::Observe(asked) => body::encoded_len(asked),
-            Ask::RecordProbe(asked) => body::encoded_len(asked),
-        }
-    }
-
-    /// Reads what stands in a refusal.
-    ///
-    /// # Errors
-    /// [`BodyFault`] for bytes that no writer of this version makes.
-    pub fn decode(of: u16, schema: u16, bytes: &[u8]) -> Result<Ask, BodyFault> {
-        if schema != 1 {
-            return Err(BodyFault::UnknownSchema { kind: of, schema });
-        }
-        Ok(match of {
-            kind::STATE_COMMITTED => Ask::CommitState(body::decode(bytes)?),
-            kind::SESSION_CLOSED => Ask::CloseSession(body::decode(bytes)?),
-            kind::AGENT_SPAWNED => Ask::SpawnAgent(body::decode(bytes)?),
-            kind::AGENT_STARTED => Ask::StartAgent(body::decode(bytes)?),
-            kind::AGENT_ENDED => Ask::EndAgent(body::decode(bytes)?),
-            kind::GRANT_ISSUED => Ask::Grant(body::decode(bytes)?),
-            kind::GRANT_REVOKED => Ask::Revoke(body::decode(bytes)?),
-            kind::TOOL_BOUND => Ask::BindTool(body::decode(bytes)?),
-            kind::CALL_ADMITTED => Ask::Call(body::decode(bytes)?),
-            kind::CALL_FINISHED => Ask::Report(body::decode(bytes)?),
-            kind::SESSION_REGISTERED => Ask::OpenSession(body::decode(bytes)?),
-            kind::SESSION_ENDED => Ask::EndSession(body::decode(bytes)?),
-            kind::TOOL_REGISTERED => Ask::RegisterTool(body::decode(bytes)?),
-            kind::TOOL_APPROVED => Ask::ApproveTool(body::decode(bytes)?),
-            kind::TOOL_QUARANTINED => Ask::QuarantineTool(body::decode(bytes)?),
-            kind::TOOL_UNBOUND => Ask::UnbindTool(body::decode(bytes)?),
-            kind::OUTCOME_RESOLVED => Ask::ResolveOutcome(body::decode(bytes)?),
-            kind::PRINCIPAL_ADDED => Ask::AddPrincipal(body::decode(bytes)?),
-            kind::OBSERVED => Ask::Observe(body::decode(bytes)?),
-            kind::SANDBOX_PROBED => Ask::RecordProbe(body::decode(bytes)?),
-            other => return Err(BodyFault::UnknownKind(other)),
-        })
+            | Ask::Observe(_)
+            | Ask::RecordProbe(_) => (&mut [], &mut []),
+        };
+        grants.iter_mut().for_each(|grant| grant.cap.clear());
+        narrow.iter_mut().flatten().for_each(String::clear);
+        ask
     }
 
     /// The blob indexes, in the order of the fields.
@@ -301,7 +291,12 @@ impl Ask {
         match self {
             Ask::CommitState(_)
             | Ask::StartAgent(_)
+            | Ask::ResumeAgent(_)
             | Ask::EndAgent(_)
+            | Ask::StartTask(_)
+            | Ask::FailTask(_)
+            | Ask::SkipTask(_)
+            | Ask::TakeMessage(_)
             | Ask::Grant(_)
             | Ask::OpenSession(_)
             | Ask::EndSession(_)
@@ -313,6 +308,13 @@ impl Ask {
             Ask::RegisterTool(asked) => vec![asked.tool.text],
             Ask::ResolveOutcome(asked) => asked.evidence.into_iter().collect(),
             Ask::Observe(asked) => asked.detail.into_iter().collect(),
+            Ask::PauseAgent(asked) => asked.reason.into_iter().collect(),
+            Ask::StopAgent(asked) => asked.reason.into_iter().collect(),
+            Ask::ScheduleTask(asked) => asked.text.into_iter().collect(),
+            Ask::CompleteTask(asked) => asked.result.into_iter().collect(),
+            Ask::SendMessage(asked) => vec![asked.content],
+            Ask::ReportAttempt(asked) => asked.part.into_iter().collect(),
+            Ask::CancelCall(asked) => asked.reason.into_iter().collect(),
             Ask::CloseSession(asked) => asked.reason.into_iter().collect(),
             Ask::Revoke(asked) => asked.reason.into_iter().collect(),
             Ask::SpawnAgent(asked) => vec![asked.text],
@@ -329,10 +331,22 @@ impl Ask {
             Ask::CommitState(_)
             | Ask::CloseSession(_)
             | Ask::StartAgent(_)
+            | Ask::PauseAgent(_)
+            | Ask::ResumeAgent(_)
+            | Ask::StopAgent(_)
             | Ask::EndAgent(_)
+            | Ask::StartTask(_)
+            | Ask::CompleteTask(_)
+            | Ask::FailTask(_)
+            | Ask::SkipTask(_)
+            | Ask::SendMessage(_)
+            | Ask::TakeMessage(_)
+            | Ask::ReportAttempt(_)
+            | Ask::CancelCall(_)
             | Ask::Revoke(_)
             | Ask::ResolveOutcome(_)
             | Ask::Observe(_) => Ok(()),
+            Ask::ScheduleTask(asked) => check_schedule(asked),
             Ask::OpenSession(asked) => check_open(asked),
             Ask::EndSession(asked) => check_end(asked),
             Ask::RegisterTool(asked) => bound("tool", body::encoded_len(&asked.tool), TOOL_BYTES_MAX),
@@ -348,171 +362,6 @@ impl Ask {
             Ask::Report(asked) => check_report(asked),
         }
     }
-
-    pub(crate) fn of_state_committed() -> Ask {
-        Ask::CommitState(CommitAsked {})
-    }
-
-    pub(crate) fn of_session_closed(event: &SessionClosed) -> Ask {
-        Ask::CloseSession(CloseAsked { why: event.why, reason: event.reason })
-    }
-
-    pub(crate) fn of_agent_spawned(event: &AgentSpawned) -> Ask {
-        Ask::SpawnAgent(Box::new(SpawnAsked {
-            spec: event.spec.clone(),
-            text: event.text,
-            spec_digest: event.spec_digest,
-            driver: event.driver,
-            seed: event.seed,
-            grant: event.grant,
-            need_grants: event.need_grants.clone(),
-            asked: event.asked.clone(),
-            narrow: texts(&event.narrow),
-            grants: event
-                .grants
-                .iter()
-                .map(|grant| GrantAsked { parent: grant.parent, cap: grant.cap.to_string() })
-                .collect(),
-            dropped: event.dropped.clone(),
-            plan: event.plan.clone(),
-        }))
-    }
-
-    pub(crate) fn of_agent_started(event: &AgentStarted) -> Ask {
-        Ask::StartAgent(StartAsked { agent: event.agent })
-    }
-
-    pub(crate) fn of_agent_ended(event: &AgentEnded) -> Ask {
-        Ask::EndAgent(EndAsked { agent: event.agent, how: event.how, code: event.code })
-    }
-
-    pub(crate) fn of_grant_issued(event: &GrantIssued) -> Ask {
-        let grant = &event.grant;
-        Ask::Grant(IssueAsked {
-            grant: GrantTo { parent: grant.parent, cap: grant.cap.to_string(), to: grant.subject },
-        })
-    }
-
-    pub(crate) fn of_grant_revoked(event: &GrantRevoked) -> Ask {
-        Ask::Revoke(RevokeAsked { grant: event.grant, reason: event.reason })
-    }
-
-    pub(crate) fn of_tool_bound(event: &ToolBound) -> Ask {
-        Ask::BindTool(BindAsked { tools: event.tools.clone() })
-    }
-
-    pub(crate) fn of_call_admitted(event: &CallAdmitted) -> Ask {
-        Ask::Call(Box::new(CallAsked {
-            tool: event.tool.clone(),
-            digest: event.digest,
-            grant: event.grant,
-            need_grants: event.need_grants.clone(),
-            facts: event.facts.clone(),
-            extra: event.extra,
-            args: event.args,
-            asked: event.asked.clone(),
-            narrow: texts(&event.narrow),
-            task: event.task,
-            parent: event.parent,
-            unfit: None,
-            detail: None,
-        }))
-    }
-
-    pub(crate) fn of_call_finished(event: &CallFinished) -> Ask {
-        Ask::Report(Box::new(ReportAsked {
-            call: event.call,
-            attempt: event.attempt,
-            outcome: event.outcome.clone(),
-            actual: event.actual.clone(),
-            stdout: event.stdout,
-            stderr: event.stderr,
-            result: event.result,
-            record: event.record,
-            sandbox: event.sandbox.clone(),
-            wasm: event.wasm.clone(),
-            of: event.of,
-            usage: event.usage.clone(),
-        }))
-    }
-
-    pub(crate) fn of_session_registered(event: &SessionRegistered) -> Ask {
-        let root = |root: &crate::body::v1::Root| RootAsked { from: root.from, cap: root.cap.to_string() };
-        Ask::OpenSession(Box::new(OpenSessionAsked {
-            session: event.session,
-            opener: event.opener,
-            roots: event.roots.iter().map(root).collect(),
-        }))
-    }
-
-    pub(crate) fn of_session_ended(event: &SessionEnded) -> Ask {
-        Ask::EndSession(EndSessionAsked {
-            session: event.session,
-            how: event.how,
-            head: event.head.clone(),
-            spent: event.spent.clone(),
-        })
-    }
-
-    pub(crate) fn of_tool_registered(event: &ToolRegistered) -> Ask {
-        let asked = RegisterToolAsked { tool: event.tool.clone(), file: event.file, state: event.state };
-        Ask::RegisterTool(Box::new(asked))
-    }
-
-    pub(crate) fn of_tool_approved(event: &ToolApproved) -> Ask {
-        Ask::ApproveTool(ApproveToolAsked { name: event.name.clone(), digest: event.digest })
-    }
-
-    pub(crate) fn of_tool_quarantined(event: &ToolQuarantined) -> Ask {
-        Ask::QuarantineTool(QuarantineToolAsked {
-            name: event.name.clone(),
-            digest: event.digest,
-            why: event.why,
-            seen: event.seen,
-        })
-    }
-
-    pub(crate) fn of_tool_unbound(event: &ToolUnbound) -> Ask {
-        Ask::UnbindTool(UnbindAsked {
-            name: event.name.clone(),
-            digest: event.digest,
-            why: event.why,
-            cite: event.cite,
-        })
-    }
-
-    pub(crate) fn of_outcome_resolved(event: &OutcomeResolved) -> Ask {
-        Ask::ResolveOutcome(ResolveAsked { call: event.call, verdict: event.verdict, evidence: event.evidence })
-    }
-
-    pub(crate) fn of_principal_added(event: &PrincipalAdded) -> Ask {
-        let keys = event.keys.clone();
-        Ask::AddPrincipal(AddPrincipalAsked { kind: event.kind, custody: event.custody, keys })
-    }
-
-    pub(crate) fn of_observed(event: &Observed) -> Ask {
-        Ask::Observe(ObserveAsked {
-            what: event.what,
-            subject: event.subject,
-            call: event.call,
-            count: event.count,
-            detail: event.detail,
-        })
-    }
-
-    pub(crate) fn of_sandbox_probed(event: &SandboxProbed) -> Ask {
-        Ask::RecordProbe(ProbeAsked {
-            levels: event.levels,
-            layers: event.layers,
-            landlock_abi: event.landlock_abi,
-            jail: event.jail,
-            kernel: event.kernel.clone(),
-        })
-    }
-}
-
-fn texts(caps: &[Option<crate::capability::Capability>]) -> Vec<Option<String>> {
-    caps.iter().map(|cap| cap.as_ref().map(ToString::to_string)).collect()
 }
 
 fn bound(what: &'static str, actual: usize, limit: usize) -> Result<(), NoCommand> {
@@ -579,6 +428,11 @@ fn check_open(asked: &OpenSessionAsked) -> Result<(), NoCommand> {
         bound("cap", root.cap.len(), CAPABILITY_TEXT_BYTES_MAX)?;
     }
     bound("command", body::encoded_len(asked), COMMAND_BYTES_MAX)
+}
+
+fn check_schedule(asked: &ScheduleAsked) -> Result<(), NoCommand> {
+    bound("name", asked.name.len(), NAME_TEXT_MAX)?;
+    bound("requires", asked.requires.len(), TASK_REQUIRES_MAX)
 }
 
 fn check_end(asked: &EndSessionAsked) -> Result<(), NoCommand> {

@@ -87,8 +87,16 @@ numbered! {
         IllegalTransition = 206 "ILLEGAL_TRANSITION",
         /// The agent, or one above it, waits for somebody.
         AgentPaused = 207 "AGENT_PAUSED",
+        /// The agent has ended and takes no messages.
+        AgentEnded = 208 "AGENT_ENDED",
+        /// No such task is known here, or it is another agent's.
+        UnknownTask = 209 "UNKNOWN_TASK",
+        /// It may be asked again later.
+        TooEarly = 210 "TOO_EARLY",
         /// What must hold first does not.
         ConditionNotMet = 211 "CONDITION_NOT_MET",
+        /// No such message waits for who asks.
+        UnknownMessage = 212 "UNKNOWN_MESSAGE",
         /// The grant is not known here, or none was named.
         NoGrant = 301 "NO_GRANT",
         /// Somebody else holds the grant.
@@ -157,8 +165,12 @@ numbered! {
         ReserveUndeclared = 605 "RESERVE_UNDECLARED",
         /// Too soon after the last one.
         Rate = 606 "RATE",
+        /// A grant limits money and the model has no price.
+        NoPrice = 607 "NO_PRICE",
         /// As many agents as may be.
         AgentCap = 608 "AGENT_CAP",
+        /// As many unread messages as may be.
+        MailboxFull = 609 "MAILBOX_FULL",
         /// One model reply held too many calls.
         TooManyCalls = 611 "TOO_MANY_CALLS",
         /// No such call is known here.

@@ -1,9 +1,11 @@
 //! Events: what happened, including every refusal.
 
 use crate::body::v1::{
-    AgentEnded, AgentSpawned, AgentStarted, CallAdmitted, CallFinished, Cmd, GrantIssued, GrantRevoked, Observed,
+    AgentEnded, AgentPaused, AgentResumed, AgentSpawned, AgentStarted, AgentStopping, CallAdmitted, CallAttempted,
+    CallFinished, CancelRequested, Cmd, GrantIssued, GrantRevoked, MessageSent, MessageTaken, Observed,
     OutcomeResolved, PrincipalAdded, Refused, SandboxProbed, SessionClosed, SessionEnded, SessionOpened,
-    SessionRegistered, StateCommitted, ToolApproved, ToolBound, ToolQuarantined, ToolRegistered, ToolUnbound,
+    SessionRegistered, StateCommitted, TaskCompleted, TaskFailed, TaskScheduled, TaskSkipped, TaskStarted,
+    ToolApproved, ToolBound, ToolQuarantined, ToolRegistered, ToolUnbound,
 };
 use crate::body::{self, kind_of};
 use crate::command::{Ask, Command};
@@ -24,8 +26,28 @@ pub mod kind {
     pub const AGENT_SPAWNED: u16 = 0x0201;
     /// An agent begins to run.
     pub const AGENT_STARTED: u16 = 0x0202;
+    /// An agent does nothing new.
+    pub const AGENT_PAUSED: u16 = 0x0203;
+    /// An agent goes on.
+    pub const AGENT_RESUMED: u16 = 0x0204;
+    /// An agent comes to its end.
+    pub const AGENT_STOPPING: u16 = 0x0205;
     /// An agent has ended.
     pub const AGENT_ENDED: u16 = 0x0206;
+    /// A new task.
+    pub const TASK_SCHEDULED: u16 = 0x0301;
+    /// An attempt of a task begins.
+    pub const TASK_STARTED: u16 = 0x0302;
+    /// A task is done.
+    pub const TASK_COMPLETED: u16 = 0x0303;
+    /// An attempt of a task has failed.
+    pub const TASK_FAILED: u16 = 0x0304;
+    /// A task is not to be done.
+    pub const TASK_SKIPPED: u16 = 0x0307;
+    /// A message to an agent.
+    pub const MESSAGE_SENT: u16 = 0x0401;
+    /// A message was read.
+    pub const MESSAGE_TAKEN: u16 = 0x0402;
     /// A new grant.
     pub const GRANT_ISSUED: u16 = 0x0501;
     /// A grant is revoked.
@@ -36,6 +58,10 @@ pub mod kind {
     pub const CALL_ADMITTED: u16 = 0x0701;
     /// A call has ended.
     pub const CALL_FINISHED: u16 = 0x0703;
+    /// An attempt of a call came to nothing.
+    pub const CALL_ATTEMPTED: u16 = 0x0704;
+    /// A call is to be stopped.
+    pub const CANCEL_REQUESTED: u16 = 0x0705;
     /// A session may be opened.
     pub const SESSION_REGISTERED: u16 = 8;
     /// A session has ended.
@@ -69,53 +95,143 @@ pub struct Event {
     pub body: Body,
 }
 
-/// What happened. A closed list: adding a kind makes the compiler name every reader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Body {
-    /// The session begins.
-    SessionOpened(Box<SessionOpened>),
+/// Declares what can happen: for each kind its body, its number, and the command that it implies. The genesis, which
+/// implies none, and a refusal, which holds what was asked, stand apart.
+macro_rules! bodies {
+    ($($(#[$doc:meta])* $name:ident($body:ty) = $kind:ident, asked $of:ident;)*) => {
+        /// What happened. A closed list: adding a kind makes the compiler name every reader.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Body {
+            /// The session begins.
+            SessionOpened(Box<SessionOpened>),
+            /// A command was refused; with what was asked.
+            Refused(Box<Refused>, Box<Ask>),
+            $($(#[$doc])* $name($body)),*
+        }
+
+        impl Body {
+            fn kind(&self) -> u16 {
+                match self {
+                    Body::SessionOpened(_) => kind::SESSION_OPENED,
+                    Body::Refused(..) => kind::REFUSED,
+                    $(Body::$name(_) => kind::$kind),*
+                }
+            }
+
+            fn encode(&self) -> Vec<u8> {
+                match self {
+                    Body::SessionOpened(body) => body::encode(body),
+                    Body::Refused(body, _) => body::encode(body),
+                    $(Body::$name(body) => body::encode(body)),*
+                }
+            }
+
+            fn encoded_len(&self) -> usize {
+                match self {
+                    Body::SessionOpened(body) => body::encoded_len(body),
+                    Body::Refused(body, _) => body::encoded_len(body),
+                    $(Body::$name(body) => body::encoded_len(body)),*
+                }
+            }
+
+            fn decode(of: u16, bytes: &[u8]) -> Result<Body, BodyFault> {
+                Ok(match of {
+                    kind::SESSION_OPENED => Body::SessionOpened(body::decode(bytes)?),
+                    kind::REFUSED => {
+                        let refused: Refused = body::decode(bytes)?;
+                        let ask = Ask::decode(refused.kind, refused.schema, &refused.body.0)?;
+                        Body::Refused(Box::new(refused), Box::new(ask))
+                    }
+                    $(kind::$kind => Body::$name(body::decode(bytes)?),)*
+                    other => return Err(BodyFault::UnknownKind(other)),
+                })
+            }
+
+            /// What was asked, unless the event is its own command.
+            fn ask(&self) -> Option<Ask> {
+                Some(match self {
+                    Body::SessionOpened(_) => return None,
+                    Body::Refused(_, ask) => (**ask).clone(),
+                    $(Body::$name(body) => Ask::$of(body)),*
+                })
+            }
+
+            fn cmd(&self) -> Option<&Cmd> {
+                match self {
+                    Body::SessionOpened(_) => None,
+                    Body::Refused(body, _) => body.cmd.as_ref(),
+                    $(Body::$name(body) => body.cmd.as_ref()),*
+                }
+            }
+        }
+    };
+}
+
+bodies! {
     /// The state after the entry before.
-    StateCommitted(StateCommitted),
+    StateCommitted(StateCommitted) = STATE_COMMITTED, asked of_state_committed;
     /// The session ends.
-    SessionClosed(SessionClosed),
-    /// A command was refused; with what was asked.
-    Refused(Box<Refused>, Box<Ask>),
+    SessionClosed(SessionClosed) = SESSION_CLOSED, asked of_session_closed;
     /// An agent was made.
-    AgentSpawned(Box<AgentSpawned>),
+    AgentSpawned(Box<AgentSpawned>) = AGENT_SPAWNED, asked of_agent_spawned;
     /// An agent began to run.
-    AgentStarted(AgentStarted),
+    AgentStarted(AgentStarted) = AGENT_STARTED, asked of_agent_started;
+    /// An agent does nothing new.
+    AgentPaused(AgentPaused) = AGENT_PAUSED, asked of_agent_paused;
+    /// An agent goes on.
+    AgentResumed(AgentResumed) = AGENT_RESUMED, asked of_agent_resumed;
+    /// An agent comes to its end.
+    AgentStopping(AgentStopping) = AGENT_STOPPING, asked of_agent_stopping;
     /// An agent ended.
-    AgentEnded(AgentEnded),
+    AgentEnded(AgentEnded) = AGENT_ENDED, asked of_agent_ended;
+    /// A task of an agent.
+    TaskScheduled(Box<TaskScheduled>) = TASK_SCHEDULED, asked of_task_scheduled;
+    /// An attempt of a task began.
+    TaskStarted(TaskStarted) = TASK_STARTED, asked of_task_started;
+    /// A task is done.
+    TaskCompleted(TaskCompleted) = TASK_COMPLETED, asked of_task_completed;
+    /// An attempt of a task has failed.
+    TaskFailed(TaskFailed) = TASK_FAILED, asked of_task_failed;
+    /// A task is not to be done.
+    TaskSkipped(TaskSkipped) = TASK_SKIPPED, asked of_task_skipped;
+    /// A message was sent.
+    MessageSent(MessageSent) = MESSAGE_SENT, asked of_message_sent;
+    /// A message was read.
+    MessageTaken(MessageTaken) = MESSAGE_TAKEN, asked of_message_taken;
     /// A grant was issued.
-    GrantIssued(Box<GrantIssued>),
+    GrantIssued(Box<GrantIssued>) = GRANT_ISSUED, asked of_grant_issued;
     /// A grant was revoked.
-    GrantRevoked(GrantRevoked),
+    GrantRevoked(GrantRevoked) = GRANT_REVOKED, asked of_grant_revoked;
     /// Tools were bound.
-    ToolBound(ToolBound),
+    ToolBound(ToolBound) = TOOL_BOUND, asked of_tool_bound;
     /// A call was admitted.
-    CallAdmitted(Box<CallAdmitted>),
+    CallAdmitted(Box<CallAdmitted>) = CALL_ADMITTED, asked of_call_admitted;
     /// A call ended.
-    CallFinished(Box<CallFinished>),
+    CallFinished(Box<CallFinished>) = CALL_FINISHED, asked of_call_finished;
+    /// An attempt of a call came to nothing.
+    CallAttempted(CallAttempted) = CALL_ATTEMPTED, asked of_call_attempted;
+    /// A call is to be stopped.
+    CancelRequested(CancelRequested) = CANCEL_REQUESTED, asked of_cancel_requested;
     /// A session may be opened.
-    SessionRegistered(Box<SessionRegistered>),
+    SessionRegistered(Box<SessionRegistered>) = SESSION_REGISTERED, asked of_session_registered;
     /// A session has ended.
-    SessionEnded(SessionEnded),
+    SessionEnded(SessionEnded) = SESSION_ENDED, asked of_session_ended;
     /// A tool is known.
-    ToolRegistered(Box<ToolRegistered>),
+    ToolRegistered(Box<ToolRegistered>) = TOOL_REGISTERED, asked of_tool_registered;
     /// A tool is approved.
-    ToolApproved(ToolApproved),
+    ToolApproved(ToolApproved) = TOOL_APPROVED, asked of_tool_approved;
     /// A tool is not what was approved.
-    ToolQuarantined(ToolQuarantined),
+    ToolQuarantined(ToolQuarantined) = TOOL_QUARANTINED, asked of_tool_quarantined;
     /// A tool is no longer bound.
-    ToolUnbound(ToolUnbound),
+    ToolUnbound(ToolUnbound) = TOOL_UNBOUND, asked of_tool_unbound;
     /// An unknown outcome is settled.
-    OutcomeResolved(OutcomeResolved),
+    OutcomeResolved(OutcomeResolved) = OUTCOME_RESOLVED, asked of_outcome_resolved;
     /// A principal was added.
-    PrincipalAdded(PrincipalAdded),
+    PrincipalAdded(PrincipalAdded) = PRINCIPAL_ADDED, asked of_principal_added;
     /// Something was observed.
-    Observed(Observed),
+    Observed(Observed) = OBSERVED, asked of_observed;
     /// How strongly the node can confine.
-    SandboxProbed(SandboxProbed),
+    SandboxProbed(SandboxProbed) = SANDBOX_PROBED, asked of_sandbox_probed;
 }
 
 /// Why a body holds no event that this version knows.
@@ -143,30 +259,7 @@ pub enum BodyFault {
 impl Event {
     /// The registry number.
     pub fn kind(&self) -> u16 {
-        match &self.body {
-            Body::SessionOpened(_) => kind::SESSION_OPENED,
-            Body::StateCommitted(_) => kind::STATE_COMMITTED,
-            Body::SessionClosed(_) => kind::SESSION_CLOSED,
-            Body::Refused(..) => kind::REFUSED,
-            Body::AgentSpawned(_) => kind::AGENT_SPAWNED,
-            Body::AgentStarted(_) => kind::AGENT_STARTED,
-            Body::AgentEnded(_) => kind::AGENT_ENDED,
-            Body::GrantIssued(_) => kind::GRANT_ISSUED,
-            Body::GrantRevoked(_) => kind::GRANT_REVOKED,
-            Body::ToolBound(_) => kind::TOOL_BOUND,
-            Body::CallAdmitted(_) => kind::CALL_ADMITTED,
-            Body::CallFinished(_) => kind::CALL_FINISHED,
-            Body::SessionRegistered(_) => kind::SESSION_REGISTERED,
-            Body::SessionEnded(_) => kind::SESSION_ENDED,
-            Body::ToolRegistered(_) => kind::TOOL_REGISTERED,
-            Body::ToolApproved(_) => kind::TOOL_APPROVED,
-            Body::ToolQuarantined(_) => kind::TOOL_QUARANTINED,
-            Body::ToolUnbound(_) => kind::TOOL_UNBOUND,
-            Body::OutcomeResolved(_) => kind::OUTCOME_RESOLVED,
-            Body::PrincipalAdded(_) => kind::PRINCIPAL_ADDED,
-            Body::Observed(_) => kind::OBSERVED,
-            Body::SandboxProbed(_) => kind::SANDBOX_PROBED,
-        }
+        self.body.kind()
     }
 
     /// The schema a writer writes.
@@ -181,57 +274,11 @@ impl Event {
 
     /// The body bytes.
     pub fn encode(&self) -> Vec<u8> {
-        match &self.body {
-            Body::SessionOpened(body) => body::encode(body),
-            Body::StateCommitted(body) => body::encode(body),
-            Body::SessionClosed(body) => body::encode(body),
-            Body::Refused(body, _) => body::encode(body),
-            Body::AgentSpawned(body) => body::encode(body),
-            Body::AgentStarted(body) => body::encode(body),
-            Body::AgentEnded(body) => body::encode(body),
-            Body::GrantIssued(body) => body::encode(body),
-            Body::GrantRevoked(body) => body::encode(body),
-            Body::ToolBound(body) => body::encode(body),
-            Body::CallAdmitted(body) => body::encode(body),
-            Body::CallFinished(body) => body::encode(body),
-            Body::SessionRegistered(body) => body::encode(body),
-            Body::SessionEnded(body) => body::encode(body),
-            Body::ToolRegistered(body) => body::encode(body),
-            Body::ToolApproved(body) => body::encode(body),
-            Body::ToolQuarantined(body) => body::encode(body),
-            Body::ToolUnbound(body) => body::encode(body),
-            Body::OutcomeResolved(body) => body::encode(body),
-            Body::PrincipalAdded(body) => body::encode(body),
-            Body::Observed(body) => body::encode(body),
-            Body::SandboxProbed(body) => body::encode(body),
-        }
+        self.body.encode()
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        match &self.body {
-            Body::SessionOpened(body) => body::encoded_len(body),
-            Body::StateCommitted(body) => body::encoded_len(body),
-            Body::SessionClosed(body) => body::encoded_len(body),
-            Body::Refused(body, _) => body::encoded_len(body),
-            Body::AgentSpawned(body) => body::encoded_len(body),
-            Body::AgentStarted(body) => body::encoded_len(body),
-            Body::AgentEnded(body) => body::encoded_len(body),
-            Body::GrantIssued(body) => body::encoded_len(body),
-            Body::GrantRevoked(body) => body::encoded_len(body),
-            Body::ToolBound(body) => body::encoded_len(body),
-            Body::CallAdmitted(body) => body::encoded_len(body),
-            Body::CallFinished(body) => body::encoded_len(body),
-            Body::SessionRegistered(body) => body::encoded_len(body),
-            Body::SessionEnded(body) => body::encoded_len(body),
-            Body::ToolRegistered(body) => body::encoded_len(body),
-            Body::ToolApproved(body) => body::encoded_len(body),
-            Body::ToolQuarantined(body) => body::encoded_len(body),
-            Body::ToolUnbound(body) => body::encoded_len(body),
-            Body::OutcomeResolved(body) => body::encoded_len(body),
-            Body::PrincipalAdded(body) => body::encoded_len(body),
-            Body::Observed(body) => body::encoded_len(body),
-            Body::SandboxProbed(body) => body::encoded_len(body),
-        }
+        self.body.encoded_len()
     }
 
     /// Reads the event that `header` announces.
@@ -245,35 +292,7 @@ impl Event {
         if header.schema != known.schema {
             return Err(BodyFault::UnknownSchema { kind: header.kind, schema: header.schema });
         }
-        let body = match header.kind {
-            kind::SESSION_OPENED => Body::SessionOpened(body::decode(bytes)?),
-            kind::STATE_COMMITTED => Body::StateCommitted(body::decode(bytes)?),
-            kind::SESSION_CLOSED => Body::SessionClosed(body::decode(bytes)?),
-            kind::REFUSED => {
-                let refused: Refused = body::decode(bytes)?;
-                let ask = Ask::decode(refused.kind, refused.schema, &refused.body.0)?;
-                Body::Refused(Box::new(refused), Box::new(ask))
-            }
-            kind::AGENT_SPAWNED => Body::AgentSpawned(body::decode(bytes)?),
-            kind::AGENT_STARTED => Body::AgentStarted(body::decode(bytes)?),
-            kind::AGENT_ENDED => Body::AgentEnded(body::decode(bytes)?),
-            kind::GRANT_ISSUED => Body::GrantIssued(body::decode(bytes)?),
-            kind::GRANT_REVOKED => Body::GrantRevoked(body::decode(bytes)?),
-            kind::TOOL_BOUND => Body::ToolBound(body::decode(bytes)?),
-            kind::CALL_ADMITTED => Body::CallAdmitted(body::decode(bytes)?),
-            kind::CALL_FINISHED => Body::CallFinished(body::decode(bytes)?),
-            kind::SESSION_REGISTERED => Body::SessionRegistered(body::decode(bytes)?),
-            kind::SESSION_ENDED => Body::SessionEnded(body::decode(bytes)?),
-            kind::TOOL_REGISTERED => Body::ToolRegistered(body::decode(bytes)?),
-            kind::TOOL_APPROVED => Body::ToolApproved(body::decode(bytes)?),
-            kind::TOOL_QUARANTINED => Body::ToolQuarantined(body::decode(bytes)?),
-            kind::TOOL_UNBOUND => Body::ToolUnbound(body::decode(bytes)?),
-            kind::OUTCOME_RESOLVED => Body::OutcomeResolved(body::decode(bytes)?),
-            kind::PRINCIPAL_ADDED => Body::PrincipalAdded(body::decode(bytes)?),
-            kind::OBSERVED => Body::Observed(body::decode(bytes)?),
-            kind::SANDBOX_PROBED => Body::SandboxProbed(body::decode(bytes)?),
-            other => return Err(BodyFault::UnknownKind(other)),
-        };
+        let body = Body::decode(header.kind, bytes)?;
         let event = Event { causes: header.causes.clone(), blobs: header.blobs.clone(), body };
         let command = event.command();
         if command.as_ref().is_some_and(|command| command.check().is_err()) {
@@ -287,87 +306,22 @@ impl Event {
 
     /// The command this event answers; none for a genesis, which is its own.
     pub fn command(&self) -> Option<Command> {
-        let (cmd, ask) = match &self.body {
-            Body::SessionOpened(_) => return None,
-            Body::StateCommitted(body) => (&body.cmd, Ask::of_state_committed()),
-            Body::SessionClosed(body) => (&body.cmd, Ask::of_session_closed(body)),
-            Body::Refused(body, ask) => (&body.cmd, (**ask).clone()),
-            Body::AgentSpawned(body) => (&body.cmd, Ask::of_agent_spawned(body)),
-            Body::AgentStarted(body) => (&body.cmd, Ask::of_agent_started(body)),
-            Body::AgentEnded(body) => (&body.cmd, Ask::of_agent_ended(body)),
-            Body::GrantIssued(body) => (&body.cmd, Ask::of_grant_issued(body)),
-            Body::GrantRevoked(body) => (&body.cmd, Ask::of_grant_revoked(body)),
-            Body::ToolBound(body) => (&body.cmd, Ask::of_tool_bound(body)),
-            Body::CallAdmitted(body) => (&body.cmd, Ask::of_call_admitted(body)),
-            Body::CallFinished(body) => (&body.cmd, Ask::of_call_finished(body)),
-            Body::SessionRegistered(body) => (&body.cmd, Ask::of_session_registered(body)),
-            Body::SessionEnded(body) => (&body.cmd, Ask::of_session_ended(body)),
-            Body::ToolRegistered(body) => (&body.cmd, Ask::of_tool_registered(body)),
-            Body::ToolApproved(body) => (&body.cmd, Ask::of_tool_approved(body)),
-            Body::ToolQuarantined(body) => (&body.cmd, Ask::of_tool_quarantined(body)),
-            Body::ToolUnbound(body) => (&body.cmd, Ask::of_tool_unbound(body)),
-            Body::OutcomeResolved(body) => (&body.cmd, Ask::of_outcome_resolved(body)),
-            Body::PrincipalAdded(body) => (&body.cmd, Ask::of_principal_added(body)),
-            Body::Observed(body) => (&body.cmd, Ask::of_observed(body)),
-            Body::SandboxProbed(body) => (&body.cmd, Ask::of_sandbox_probed(body)),
-        };
-        Some(Command::of_event(cmd.as_ref(), ask, self.blobs.clone()))
+        Some(Command::of_event(self.body.cmd(), self.body.ask()?, self.blobs.clone()))
     }
 
     /// The part of the body that says which command it answers.
     pub fn cmd(&self) -> Option<&Cmd> {
-        match &self.body {
-            Body::SessionOpened(_) => None,
-            Body::StateCommitted(body) => body.cmd.as_ref(),
-            Body::SessionClosed(body) => body.cmd.as_ref(),
-            Body::Refused(body, _) => body.cmd.as_ref(),
-            Body::AgentSpawned(body) => body.cmd.as_ref(),
-            Body::AgentStarted(body) => body.cmd.as_ref(),
-            Body::AgentEnded(body) => body.cmd.as_ref(),
-            Body::GrantIssued(body) => body.cmd.as_ref(),
-            Body::GrantRevoked(body) => body.cmd.as_ref(),
-            Body::ToolBound(body) => body.cmd.as_ref(),
-            Body::CallAdmitted(body) => body.cmd.as_ref(),
-            Body::CallFinished(body) => body.cmd.as_ref(),
-            Body::SessionRegistered(body) => body.cmd.as_ref(),
-            Body::SessionEnded(body) => body.cmd.as_ref(),
-            Body::ToolRegistered(body) => body.cmd.as_ref(),
-            Body::ToolApproved(body) => body.cmd.as_ref(),
-            Body::ToolQuarantined(body) => body.cmd.as_ref(),
-            Body::ToolUnbound(body) => body.cmd.as_ref(),
-            Body::OutcomeResolved(body) => body.cmd.as_ref(),
-            Body::PrincipalAdded(body) => body.cmd.as_ref(),
-            Body::Observed(body) => body.cmd.as_ref(),
-            Body::SandboxProbed(body) => body.cmd.as_ref(),
-        }
+        self.body.cmd()
     }
 
     /// The blob indexes of the body, in the order of its fields; `command` is the one it answers.
     fn blob_indexes(&self, command: Option<&Command>) -> Vec<u16> {
         let mut indexes = command.map(|command| command.ask.blob_indexes()).unwrap_or_default();
-        match &self.body {
-            Body::SessionOpened(body) => indexes.extend(body.prices.as_ref().and_then(|prices| prices.text)),
-            Body::Refused(body, _) => indexes.extend(body.detail),
-            Body::StateCommitted(_)
-            | Body::SessionClosed(_)
-            | Body::AgentSpawned(_)
-            | Body::AgentStarted(_)
-            | Body::AgentEnded(_)
-            | Body::GrantIssued(_)
-            | Body::GrantRevoked(_)
-            | Body::ToolBound(_)
-            | Body::CallAdmitted(_)
-            | Body::CallFinished(_)
-            | Body::SessionRegistered(_)
-            | Body::SessionEnded(_)
-            | Body::ToolRegistered(_)
-            | Body::ToolApproved(_)
-            | Body::ToolQuarantined(_)
-            | Body::ToolUnbound(_)
-            | Body::OutcomeResolved(_)
-            | Body::PrincipalAdded(_)
-            | Body::Observed(_)
-            | Body::SandboxProbed(_) => {}
+        if let Body::SessionOpened(body) = &self.body {
+            indexes.extend(body.prices.as_ref().and_then(|prices| prices.text));
+        }
+        if let Body::Refused(body, _) = &self.body {
+            indexes.extend(body.detail);
         }
         indexes
     }

@@ -54,6 +54,8 @@ contexts! {
     Program = "program",
     /// Command ids of agents.
     CommandId = "command-id",
+    /// How long a task that is tried again waits.
+    Jitter = "jitter",
     /// The registry of kinds, schemas and field names.
     Registry = "registry",
     /// What a refused principal was refused for, in table 15 of the state.

@@ -71,6 +71,10 @@ bytes32! {
     GrantId,
     /// A call.
     CallId,
+    /// A task of an agent.
+    TaskId,
+    /// A message to an agent.
+    MessageId,
     /// A key: a hash of its algorithm and public key.
     KeyId,
     /// A salted commitment to the bytes of a blob.

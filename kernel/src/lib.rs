@@ -43,4 +43,4 @@ pub use entry::{BlobRef, Broken, Entry, EntryRef, Head, Header, Stamp};
 pub use event::{Body, Event};
 pub use keys::{EventKey, Keyring};
 pub use signed::Signed;
-pub use state::{AgentState, PrincipalKind, State, ToolState};
+pub use state::{AgentState, PrincipalKind, State, TaskState, ToolState};

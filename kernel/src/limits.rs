@@ -108,6 +108,22 @@ pub const AGENTS_RUNNING_MAX: u32 = 256;
 pub const AGENT_DEPTH_MAX: u8 = 16;
 /// Live children of one agent.
 pub const AGENT_CHILDREN_MAX: u32 = 100;
+/// Open tasks of one agent: scheduled or started.
+pub const TASKS_OPEN_MAX: u32 = 10_000;
+/// Tasks that one task requires.
+pub const TASK_REQUIRES_MAX: usize = 64;
+/// The least time a task may be given, in µs: one second.
+pub const TASK_TIMEOUT_US_MIN: u64 = 1_000_000;
+/// The most time a task may be given, in µs: one day.
+pub const TASK_TIMEOUT_US_MAX: u64 = 86_400_000_000;
+/// The longest delay before something is tried again, in µs: one day.
+pub const RETRY_US_MAX: u64 = 86_400_000_000;
+/// Unread messages of one agent.
+pub const MAILBOX_MAX: usize = 1_024;
+/// Bytes of one message. The log knows sizes in grains, and this is a whole number of them.
+pub const MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Attempts of one call, the first one included.
+pub const CALL_ATTEMPTS_MAX: u16 = 4;
 /// Open calls of one session.
 pub const CALLS_OPEN_MAX: usize = 16_384;
 /// Facts, needs and argument pointers of a tool.

@@ -117,32 +117,13 @@ impl Signed {
         if !commitments.chunks_exact(32).eq(blobs.iter().map(|blob| &blob.commitment.0[..])) {
             return None;
         }
-        let ask = match asked {
-            Ask::OpenSession(asked) => {
-                let OpenBody { opener, roots } = body::decode(own).ok()?;
-                Ask::OpenSession(Box::new(OpenSessionAsked { session: asked.session, opener, roots }))
-            }
-            Ask::CommitState(_)
-            | Ask::CloseSession(_)
-            | Ask::SpawnAgent(_)
-            | Ask::StartAgent(_)
-            | Ask::EndAgent(_)
-            | Ask::Grant(_)
-            | Ask::Revoke(_)
-            | Ask::BindTool(_)
-            | Ask::Call(_)
-            | Ask::Report(_)
-            | Ask::EndSession(_)
-            | Ask::RegisterTool(_)
-            | Ask::ApproveTool(_)
-            | Ask::QuarantineTool(_)
-            | Ask::UnbindTool(_)
-            | Ask::ResolveOutcome(_)
-            | Ask::AddPrincipal(_)
-            | Ask::Observe(_)
-            | Ask::RecordProbe(_) => Ask::decode(self.kind, self.schema, own).ok()?,
+        let ask = if let Ask::OpenSession(asked) = asked {
+            let OpenBody { opener, roots } = body::decode(own).ok()?;
+            Ask::OpenSession(Box::new(OpenSessionAsked { session: asked.session, opener, roots }))
+        } else {
+            Ask::decode(self.kind, self.schema, own).ok()?
         };
-        (ask == *asked || without_texts(&ask) == without_texts(asked)).then_some(ask)
+        (ask == *asked || ask.without_texts() == asked.without_texts()).then_some(ask)
     }
 
     /// Whether this is `OpenSession` with exactly these bytes, for the system session `session`.
@@ -170,63 +151,11 @@ impl Signed {
 
 /// The body of the signed form of a command.
 fn body_of(ask: &Ask, blobs: &[BlobRef]) -> Vec<u8> {
-    let mut out = match ask {
-        Ask::OpenSession(asked) => open_body(asked),
-        Ask::CommitState(_)
-        | Ask::CloseSession(_)
-        | Ask::SpawnAgent(_)
-        | Ask::StartAgent(_)
-        | Ask::EndAgent(_)
-        | Ask::Grant(_)
-        | Ask::Revoke(_)
-        | Ask::BindTool(_)
-        | Ask::Call(_)
-        | Ask::Report(_)
-        | Ask::EndSession(_)
-        | Ask::RegisterTool(_)
-        | Ask::ApproveTool(_)
-        | Ask::QuarantineTool(_)
-        | Ask::UnbindTool(_)
-        | Ask::ResolveOutcome(_)
-        | Ask::AddPrincipal(_)
-        | Ask::Observe(_)
-        | Ask::RecordProbe(_) => ask.encode(),
-    };
+    let mut out = if let Ask::OpenSession(asked) = ask { open_body(asked) } else { ask.encode() };
     for blob in blobs {
         out.extend_from_slice(&blob.commitment.0);
     }
     out
-}
-
-/// A command without the texts of its capabilities, which stand in an event as they were filled.
-fn without_texts(ask: &Ask) -> Ask {
-    let mut ask = ask.clone();
-    match &mut ask {
-        Ask::Grant(asked) => asked.grant.cap.clear(),
-        Ask::SpawnAgent(asked) => {
-            asked.grants.iter_mut().for_each(|grant| grant.cap.clear());
-            asked.narrow.iter_mut().flatten().for_each(String::clear);
-        }
-        Ask::Call(asked) => asked.narrow.iter_mut().flatten().for_each(String::clear),
-        Ask::OpenSession(asked) => asked.roots.iter_mut().for_each(|root| root.cap.clear()),
-        Ask::CommitState(_)
-        | Ask::CloseSession(_)
-        | Ask::StartAgent(_)
-        | Ask::EndAgent(_)
-        | Ask::Revoke(_)
-        | Ask::BindTool(_)
-        | Ask::Report(_)
-        | Ask::EndSession(_)
-        | Ask::RegisterTool(_)
-        | Ask::ApproveTool(_)
-        | Ask::QuarantineTool(_)
-        | Ask::UnbindTool(_)
-        | Ask::ResolveOutcome(_)
-        | Ask::AddPrincipal(_)
-        | Ask::Observe(_)
-        | Ask::RecordProbe(_) => {}
-    }
-    ask
 }
 
 /// What stands in the `open` of a genesis and is signed: the opening without its session.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use toka_kernel::body::v1::Outcome;
-use toka_kernel::ids::{CallId, CommandId, Commitment, PrincipalId, Seq};
+use toka_kernel::body::v1::{AttemptUsage, CallAttempted, Outcome, Usage};
+use toka_kernel::ids::{CallId, CommandId, Commitment, PrincipalId, Seq, TaskId, TimeUs};
 use toka_kernel::{AdmittedCall, Body, Effect, Effects, Entry, Event};
+
+use crate::blob;
 
 /// The calls of a session.
 ///
@@ -27,8 +29,31 @@ pub struct CallRow {
     pub principal: PrincipalId,
     /// The tool.
     pub tool: String,
+    /// The task it serves.
+    pub task: Option<TaskId>,
+    /// Attempts that came to nothing, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// The entry since which it is to be stopped.
+    pub cancelled: Option<Seq>,
     /// How it ended, once it has.
     pub finished: Option<Finished>,
+}
+
+/// An attempt of a call that came to nothing, and after which another followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The entry that says so.
+    pub at: Seq,
+    /// The number of the cause.
+    pub cause: u8,
+    /// The HTTP status; 0 where there was none.
+    pub status: u16,
+    /// The next attempt begins no earlier, in µs UTC.
+    pub not_before: TimeUs,
+    /// What a model had taken by then.
+    pub usage: Option<AttemptUsage>,
+    /// The blob that holds what had arrived by then.
+    pub part: Option<Commitment>,
 }
 
 /// How a call ended.
@@ -40,13 +65,16 @@ pub struct Finished {
     pub outcome: Outcome,
     /// The blob that holds the result.
     pub result: Option<Commitment>,
+    /// What a model call took.
+    pub usage: Option<Usage>,
     /// Whether the output is kept from the agent.
     pub late: bool,
 }
 
 impl PartialEq for Calls {
     fn eq(&self, other: &Calls) -> bool {
-        let open = |calls: &Calls| calls.open.values().map(|call| (call.seq(), call.id())).collect::<Vec<_>>();
+        let open =
+            |calls: &Calls| calls.open.values().map(|call| (call.seq(), call.id(), call.attempt())).collect::<Vec<_>>();
         self.rows == other.rows && open(self) == open(other) && self.cancelled == other.cancelled
     }
 }
@@ -67,7 +95,7 @@ impl Calls {
         self.open.range(seq + 1..).map(|(_, call)| call)
     }
 
-    /// Whether an open call is to be stopped because its authority has gone.
+    /// Whether an open call is to be stopped: its authority has gone, or somebody has asked for it.
     pub fn is_cancelled(&self, id: CallId) -> bool {
         self.cancelled.contains_key(&id)
     }
@@ -86,6 +114,9 @@ impl Calls {
                         command: event.cmd().map_or(CommandId::NONE, |cmd| cmd.id),
                         principal: call.principal(),
                         tool: call.tool().to_owned(),
+                        task: task_of(event),
+                        attempts: Vec::new(),
+                        cancelled: None,
                         finished: None,
                     };
                     self.rows.insert(call.id(), row);
@@ -93,19 +124,45 @@ impl Calls {
                 }
                 Effect::Cancel(call) => {
                     self.cancelled.insert(*call, entry.header().seq);
+                    if let Some(row) = self.rows.get_mut(call) {
+                        row.cancelled = Some(entry.header().seq);
+                    }
                 }
                 Effect::Drive(_) => {}
             }
+        }
+        if let Body::CallAttempted(attempted) = &event.body {
+            self.attempt(entry.header().seq, event, attempted);
         }
         let Body::CallFinished(finished) = &event.body else { return };
         let Some(row) = self.rows.get_mut(&finished.call) else { return };
         row.finished = Some(Finished {
             at: entry.header().seq,
             outcome: finished.outcome.clone(),
-            result: finished.result.and_then(|index| event.blobs.get(usize::from(index))).map(|blob| blob.commitment),
+            result: blob(event, finished.result),
+            usage: finished.usage.clone(),
             late: finished.late,
         });
         self.open.remove(&row.admitted_at);
         self.cancelled.remove(&finished.call);
     }
+
+    fn attempt(&mut self, at: Seq, event: &Event, attempted: &CallAttempted) {
+        let Some(row) = self.rows.get_mut(&attempted.call) else { return };
+        row.attempts.push(Attempt {
+            at,
+            cause: attempted.cause,
+            status: attempted.status,
+            not_before: attempted.not_before,
+            usage: attempted.usage.clone(),
+            part: blob(event, attempted.part),
+        });
+        if let Some(call) = self.open.get_mut(&row.admitted_at) {
+            call.try_again(attempted);
+        }
+    }
+}
+
+fn task_of(event: &Event) -> Option<TaskId> {
+    if let Body::CallAdmitted(admitted) = &event.body { admitted.task } else { None }
 }

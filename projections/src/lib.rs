@@ -1,8 +1,8 @@
 //! Views: what anyone but the kernel needs to know of a session, folded from its entries.
 //!
 //! [`Views`] holds them all: [`Registry`] (which tools may be called), [`Catalogue`] (which ones the node knows),
-//! [`Agents`], [`Grants`], [`Calls`] (the outbox that executors take their work from) and [`Timeline`]. Folding the
-//! entries again from nothing gives the same content.
+//! [`Agents`], [`Tasks`], [`Mailboxes`], [`Grants`], [`Calls`] (the outbox that executors take their work from) and
+//! [`Timeline`]. Folding the entries again from nothing gives the same content.
 //!
 //! A view never decides anything, never stands in the way of a commit, and is never evidence: the entries are.
 #![forbid(unsafe_code)]
@@ -12,19 +12,24 @@ mod agents;
 mod calls;
 mod catalogue;
 mod grants;
+mod mailboxes;
 mod probed;
 mod registry;
+mod tasks;
 mod timeline;
 
-use toka_kernel::{Effects, Entry};
+use toka_kernel::ids::Commitment;
+use toka_kernel::{Effects, Entry, Event};
 
-pub use agents::{AgentRow, Agents};
-pub use calls::{CallRow, Calls, Finished};
+pub use agents::{AgentRow, Agents, Held};
+pub use calls::{Attempt, CallRow, Calls, Finished};
 pub use catalogue::{Catalogue, KnownTool};
 pub use grants::{GrantRow, Grants};
+pub use mailboxes::{Mailboxes, MessageRow};
 pub use probed::Probed;
 pub use registry::{Registry, ToolRow};
-pub use timeline::{Moment, Timeline, outcome_word, outcome_words, words};
+pub use tasks::{TaskRow, Tasks};
+pub use timeline::{Known, Moment, Timeline, outcome_word, outcome_words, words};
 
 /// Every view of one session, folded together so that all stand at the same entry.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +42,10 @@ pub struct Views {
     pub probed: Option<Probed>,
     /// Agents.
     pub agents: Agents,
+    /// Tasks of agents.
+    pub tasks: Tasks,
+    /// Messages to agents.
+    pub mailboxes: Mailboxes,
     /// Grants.
     pub grants: Grants,
     /// Calls, open and ended.
@@ -53,8 +62,15 @@ impl Views {
         self.catalogue.fold(entry, event);
         self.probed = Probed::from(&event.body).or_else(|| self.probed.take());
         self.agents.fold(entry, event);
+        self.tasks.fold(entry, event);
+        self.mailboxes.fold(entry, event);
         self.grants.fold(entry, event);
         self.calls.fold(entry, event, effects);
         self.timeline.fold(entry, event);
     }
+}
+
+/// The blob at an index of an event's list.
+fn blob(event: &Event, index: Option<u16>) -> Option<Commitment> {
+    index.and_then(|index| event.blobs.get(usize::from(index))).map(|blob| blob.commitment)
 }

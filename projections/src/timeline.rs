@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toka_kernel::body::v1::{Outcome, Refused};
 use toka_kernel::facts::Fact;
-use toka_kernel::ids::{CallId, PrincipalId, Seq, TimeUs, derived};
+use toka_kernel::ids::{CallId, PrincipalId, Seq, TaskId, TimeUs, derived};
 use toka_kernel::{Ask, Body, Code, Entry, Event, PrincipalKind, ToolState};
 
 /// The entries of a session in words.
@@ -15,6 +15,7 @@ pub struct Timeline {
     /// How many agents of each spec were spawned.
     spawned: BTreeMap<String, u64>,
     tools: BTreeMap<CallId, String>,
+    tasks: BTreeMap<TaskId, String>,
 }
 
 /// One entry in words.
@@ -40,7 +41,7 @@ impl Timeline {
 
     /// What a principal is called here.
     pub fn name(&self, id: PrincipalId) -> String {
-        self.names.get(&id).cloned().unwrap_or_else(|| id.short())
+        Known::name(self, id)
     }
 
     pub(crate) fn fold(&mut self, entry: &Entry, event: &Event) {
@@ -51,7 +52,7 @@ impl Timeline {
             time_us: header.time_us,
             kind: event.name(),
             who: self.name(header.principal),
-            what: words(event, &|id| self.name(id), &|call| self.tools.get(&call).cloned().unwrap_or_default()),
+            what: words(event, self),
         };
         self.moments.push(moment);
     }
@@ -78,6 +79,9 @@ impl Timeline {
                 let kind = PrincipalKind::from_number(added.kind).map_or("principal", PrincipalKind::name);
                 self.names.insert(id, format!("{kind} {}", id.short()));
             }
+            Body::TaskScheduled(scheduled) => {
+                self.tasks.insert(TaskId(made(0)), scheduled.name.clone());
+            }
             Body::CallAdmitted(admitted) => {
                 self.tools.insert(CallId(made(0)), admitted.tool.clone());
             }
@@ -97,6 +101,17 @@ impl Timeline {
             | Body::ToolQuarantined(_)
             | Body::ToolUnbound(_)
             | Body::OutcomeResolved(_)
+            | Body::AgentPaused(_)
+            | Body::AgentResumed(_)
+            | Body::AgentStopping(_)
+            | Body::TaskStarted(_)
+            | Body::TaskCompleted(_)
+            | Body::TaskFailed(_)
+            | Body::TaskSkipped(_)
+            | Body::MessageSent(_)
+            | Body::MessageTaken(_)
+            | Body::CallAttempted(_)
+            | Body::CancelRequested(_)
             | Body::Observed(_)
             | Body::SandboxProbed(_) => {}
         }
@@ -125,8 +140,33 @@ const END_CODES: [&str; 18] = [
     "SCRIPT",
 ];
 
-/// What an event says, in words. `name` tells what a principal is called, `tool` which tool a call was of.
-pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(CallId) -> String) -> String {
+/// What principals, calls and tasks are called.
+pub trait Known {
+    /// What a principal is called.
+    fn name(&self, id: PrincipalId) -> String;
+    /// The tool that a call is of.
+    fn tool(&self, call: CallId) -> String;
+    /// The name of a task.
+    fn task(&self, task: TaskId) -> String;
+}
+
+impl Known for Timeline {
+    fn name(&self, id: PrincipalId) -> String {
+        self.names.get(&id).cloned().unwrap_or_else(|| id.short())
+    }
+
+    fn tool(&self, call: CallId) -> String {
+        self.tools.get(&call).cloned().unwrap_or_default()
+    }
+
+    fn task(&self, task: TaskId) -> String {
+        self.tasks.get(&task).cloned().unwrap_or_else(|| task.short())
+    }
+}
+
+/// What an event says, in words.
+pub fn words(event: &Event, known: &impl Known) -> String {
+    let (name, tool, task) = (|id| known.name(id), |call| known.tool(call), |task| known.task(task));
     match &event.body {
         Body::SessionOpened(genesis) => {
             let roots: Vec<String> = genesis.grants.iter().map(|grant| grant.cap.to_string()).collect();
@@ -149,6 +189,34 @@ pub fn words(event: &Event, name: &dyn Fn(PrincipalId) -> String, tool: &dyn Fn(
                 None | Some(&"NONE") => format!("{} {how}", name(ended.agent)),
                 Some(code) => format!("{} {how}: {code}", name(ended.agent)),
             }
+        }
+        Body::AgentPaused(paused) => format!("{} paused: {}", name(paused.agent), held_word(paused.why)),
+        Body::AgentResumed(resumed) => format!("{} goes on", name(resumed.agent)),
+        Body::AgentStopping(stopping) => format!("{} is to stop: {}", name(stopping.agent), held_word(stopping.why)),
+        Body::TaskScheduled(scheduled) => format!("task {} of {} scheduled", scheduled.name, name(scheduled.agent)),
+        Body::TaskStarted(started) => format!("task {} started{}", task(started.task), again(started.attempt)),
+        Body::TaskCompleted(completed) => format!("task {} completed", task(completed.task)),
+        Body::TaskFailed(failed) => {
+            let code = END_CODES.get(usize::from(failed.code)).unwrap_or(&"?");
+            let again = if failed.not_before.is_some() { ", to be tried again" } else { "" };
+            format!("task {} failed: {code}{again}", task(failed.task))
+        }
+        Body::TaskSkipped(skipped) => {
+            let why = ["dependency", "condition", "stopped"].get(usize::from(skipped.why).wrapping_sub(1));
+            format!("task {} skipped: {}", task(skipped.task), why.unwrap_or(&"?"))
+        }
+        Body::MessageSent(sent) => format!("message to {}", name(sent.to)),
+        Body::MessageTaken(taken) => format!("message {} read", taken.message.short()),
+        Body::CallAttempted(attempted) => {
+            let cause = ["status", "connect", "deadline", "cut", "reply", "crash", "lost"];
+            let cause = cause.get(usize::from(attempted.cause).wrapping_sub(1)).unwrap_or(&"?");
+            let status = if attempted.status == 0 { String::new() } else { format!(" {}", attempted.status) };
+            format!("{} attempt {}: {cause}{status}", tool(attempted.call), attempted.attempt)
+        }
+        Body::CancelRequested(cancelled) => {
+            let why = ["asked", "revoked", "session closing", "task ended"];
+            let why = why.get(usize::from(cancelled.why).wrapping_sub(1)).unwrap_or(&"?");
+            format!("{} is to be stopped: {why}", tool(cancelled.call))
         }
         Body::GrantIssued(issued) => format!("{} granted {}", name(issued.grant.subject), issued.grant.cap),
         Body::GrantRevoked(revoked) => format!("grant {} revoked", revoked.grant.short()),
@@ -202,10 +270,22 @@ fn refusal_words(refused: &Refused, ask: &Ask) -> String {
         Ask::CommitState(_) => "commit to the state".to_owned(),
         Ask::CloseSession(_) => "close the session".to_owned(),
         Ask::StartAgent(_) => "start an agent".to_owned(),
+        Ask::PauseAgent(_) => "pause an agent".to_owned(),
+        Ask::ResumeAgent(_) => "resume an agent".to_owned(),
+        Ask::StopAgent(_) => "stop an agent".to_owned(),
         Ask::EndAgent(_) => "end an agent".to_owned(),
+        Ask::ScheduleTask(asked) => format!("schedule task {}", asked.name),
+        Ask::StartTask(_) => "start a task".to_owned(),
+        Ask::CompleteTask(_) => "complete a task".to_owned(),
+        Ask::FailTask(_) => "fail a task".to_owned(),
+        Ask::SkipTask(_) => "skip a task".to_owned(),
+        Ask::SendMessage(_) => "send a message".to_owned(),
+        Ask::TakeMessage(_) => "take a message".to_owned(),
         Ask::Revoke(asked) => format!("revoke {}", asked.grant.short()),
         Ask::BindTool(_) => "bind tools".to_owned(),
         Ask::Report(_) => "report an outcome".to_owned(),
+        Ask::ReportAttempt(_) => "report an attempt".to_owned(),
+        Ask::CancelCall(_) => "stop a call".to_owned(),
         Ask::OpenSession(asked) => format!("open session {}", asked.session.short()),
         Ask::EndSession(asked) => format!("end session {}", asked.session.short()),
         Ask::RegisterTool(asked) => format!("register tool {}", asked.tool.name),
@@ -223,6 +303,16 @@ fn refusal_words(refused: &Refused, ask: &Ask) -> String {
         (None, Some(rule)) => format!("{asked}: {code} ({rule})"),
         (None, None) => format!("{asked}: {code}"),
     }
+}
+
+fn held_word(why: u8) -> &'static str {
+    const WHY: [&str; 8] =
+        ["asked", "ancestor", "budget", "DIVERGED", "DRIVER_UNSUPPORTED", "dependency", "timeout", "policy stop_all"];
+    WHY.get(usize::from(why).wrapping_sub(1)).copied().unwrap_or("?")
+}
+
+fn again(attempt: u16) -> String {
+    if attempt == 1 { String::new() } else { format!(", attempt {attempt}") }
 }
 
 fn why_word(why: u8) -> &'static str {

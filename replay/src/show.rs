@@ -105,7 +105,7 @@ impl Shower<'_> {
         let unknown = format!("{:#06x}", header.kind);
         let kind = kind_of(header.kind).map_or(unknown.as_str(), |kind| kind.name);
         let what = match entry.event() {
-            Ok(event) => words(event, &|id| self.names.of(id), &|call| self.names.tool(call)),
+            Ok(event) => words(event, &self.names),
             Err(fault) => fault.to_string(),
         };
         let who = self.names.of(header.principal);

@@ -542,6 +542,18 @@ fn refusal_code(event: &Event) -> Code {
         | toka_kernel::Body::ToolUnbound(_)
         | toka_kernel::Body::OutcomeResolved(_)
         | toka_kernel::Body::PrincipalAdded(_)
+        | toka_kernel::Body::AgentPaused(_)
+        | toka_kernel::Body::AgentResumed(_)
+        | toka_kernel::Body::AgentStopping(_)
+        | toka_kernel::Body::TaskScheduled(_)
+        | toka_kernel::Body::TaskStarted(_)
+        | toka_kernel::Body::TaskCompleted(_)
+        | toka_kernel::Body::TaskFailed(_)
+        | toka_kernel::Body::TaskSkipped(_)
+        | toka_kernel::Body::MessageSent(_)
+        | toka_kernel::Body::MessageTaken(_)
+        | toka_kernel::Body::CallAttempted(_)
+        | toka_kernel::Body::CancelRequested(_)
         | toka_kernel::Body::Observed(_)
         | toka_kernel::Body::SandboxProbed(_) => Code::Malformed,
     }

@@ -835,6 +835,18 @@ fn refused(what: &str, event: &Event) -> Result<(), RunError> {
         | Body::ToolUnbound(_)
         | Body::OutcomeResolved(_)
         | Body::PrincipalAdded(_)
+        | Body::AgentPaused(_)
+        | Body::AgentResumed(_)
+        | Body::AgentStopping(_)
+        | Body::TaskScheduled(_)
+        | Body::TaskStarted(_)
+        | Body::TaskCompleted(_)
+        | Body::TaskFailed(_)
+        | Body::TaskSkipped(_)
+        | Body::MessageSent(_)
+        | Body::MessageTaken(_)
+        | Body::CallAttempted(_)
+        | Body::CancelRequested(_)
         | Body::Observed(_)
         | Body::SandboxProbed(_) => Ok(()),
     }

@@ -1,6 +1,6 @@
 //! The fold of what the system session records, of what follows from it in a work session, and of signed commands.
 
-use crate::apply::{Effect, Effects};
+use crate::apply::Effects;
 use crate::body::v1::{
     GrantAmounts, OutcomeResolved, PrincipalAdded, SessionEnded, SessionRegistered, ToolRegistered, ToolUnbound,
 };
@@ -109,8 +109,7 @@ impl State {
         self.touch(RowKey::Call(resolved.call));
         let Some(agent) = self.agents.get_mut(&principal) else { return Effects::default() };
         agent.doubts = agent.doubts.saturating_sub(1);
-        let goes_on = agent.doubts == 0 && agent.state == crate::state::AgentState::Running;
         self.touch(RowKey::Agent(principal));
-        Effects(if goes_on { vec![Effect::Drive(principal)] } else { Vec::new() })
+        self.drive_below(principal)
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::capability::Capability;
 use crate::entry::EntryRef;
 use crate::facts::Fact;
-use crate::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, KeyId, PrincipalId, Seq, TimeUs};
+use crate::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, KeyId, PrincipalId, Seq, TaskId, TimeUs};
 use crate::tool::Tool;
 
 /// Declares a frozen body: each field with the short name that stands in the bytes.
@@ -24,12 +24,19 @@ macro_rules! frozen {
 }
 
 mod system;
+mod work;
 
 pub use system::{
     AddPrincipalAsked, ApproveToolAsked, EndHead, EndSessionAsked, GrantAmounts, ObserveAsked, Observed, OpenBody,
     OpenSessionAsked, OutcomeResolved, PrincipalAdded, ProbeAsked, QuarantineToolAsked, RegisterToolAsked,
     ResolveAsked, Root, RootAsked, SandboxProbed, SessionEnded, SessionRegistered, ToolApproved, ToolQuarantined,
     ToolRegistered, ToolUnbound, UnbindAsked,
+};
+pub use work::{
+    AgentPaused, AgentResumed, AgentStopping, AttemptAsked, AttemptUsage, CallAttempted, CancelAsked, CancelRequested,
+    CompleteTaskAsked, FailTaskAsked, MessageSent, MessageTaken, PauseAsked, ResumeAsked, ScheduleAsked, SendAsked,
+    SkipTaskAsked, StartTaskAsked, StopAsked, TakeAsked, TaskCompleted, TaskFailed, TaskScheduled, TaskSkipped,
+    TaskStarted,
 };
 
 /// An index into the blob list of the entry's header.
@@ -443,7 +450,7 @@ frozen! {
         /// The ceiling rule that let it pass.
         rule "rule": Option<String>,
         /// The task it serves.
-        task "task": Option<Digest>,
+        task "task": Option<TaskId>,
         /// The call it is nested in.
         parent "par": Option<CallId>,
     }
@@ -655,7 +662,7 @@ frozen! {
         /// What narrows each need, as text.
         narrow "narr": Vec<Option<String>>,
         /// The task it serves.
-        task "task": Option<Digest>,
+        task "task": Option<TaskId>,
         /// The call it is nested in.
         parent "par": Option<CallId>,
         /// A code found while preparing; it can only refuse.

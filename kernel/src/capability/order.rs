@@ -30,6 +30,10 @@ impl Scope {
                 let Scope::Agent(parent) = parent else { return Err(Dim::Kind) };
                 scope.within(parent)
             }
+            Scope::Model(name) => {
+                let Scope::Model(parent) = parent else { return Err(Dim::Kind) };
+                holds(parent.covers(name), Dim::Name)
+            }
             Scope::Admin(scope) => {
                 let Scope::Admin(parent) = parent else { return Err(Dim::Kind) };
                 holds(scope.is_subset(*parent), Dim::Admin)
@@ -53,6 +57,10 @@ impl Scope {
                 let Scope::Agent(other) = other else { return None };
                 scope.meet(other).map(Scope::Agent)
             }
+            Scope::Model(name) => {
+                let Scope::Model(other) = other else { return None };
+                smaller_name(name, other).cloned().map(Scope::Model)
+            }
             Scope::Admin(scope) => {
                 let Scope::Admin(other) = other else { return None };
                 scope.meet(*other).map(Scope::Admin)
@@ -75,6 +83,10 @@ impl Scope {
             Scope::Agent(scope) => {
                 let Scope::Agent(other) = other else { return false };
                 smaller_name(&scope.spec, &other.spec).is_some()
+            }
+            Scope::Model(name) => {
+                let Scope::Model(other) = other else { return false };
+                smaller_name(name, other).is_some()
             }
             Scope::Admin(scope) => {
                 let Scope::Admin(other) = other else { return false };

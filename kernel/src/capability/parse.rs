@@ -86,11 +86,12 @@ enum Kind {
     Tool,
     Fs,
     Agent,
+    Model,
     Admin,
 }
 
 /// Kinds of the grammar that no rule uses yet.
-const LATER_KINDS: [&str; 5] = ["net", "proc", "code", "model", "secret"];
+const LATER_KINDS: [&str; 4] = ["net", "proc", "code", "secret"];
 
 /// What the keys said. `seen` holds each key but those of arguments.
 #[derive(Default)]
@@ -112,6 +113,7 @@ enum Body {
     Tool(NamePat),
     Fs(PathPat, FsOps),
     Agent(NamePat),
+    Model(NamePat),
     Admin(AdminScope),
 }
 
@@ -129,6 +131,7 @@ impl<'t> Parser<'t> {
             Kind::Tool => Body::Tool(self.name()?),
             Kind::Fs => self.path().and_then(|path| Ok(Body::Fs(path, self.ops()?)))?,
             Kind::Agent => Body::Agent(self.name()?),
+            Kind::Model => Body::Model(self.name()?),
             Kind::Admin => Body::Admin(self.admin()?),
         };
         let keys = self.keys(kind)?;
@@ -136,6 +139,7 @@ impl<'t> Parser<'t> {
             Body::Tool(name) => ToolScope::new(name, keys.digest, keys.args, keys.closed).map(Scope::Tool),
             Body::Fs(path, ops) => FsScope::new(path, ops).map(Scope::Fs),
             Body::Admin(scope) => Ok(Scope::Admin(scope)),
+            Body::Model(name) => Ok(Scope::Model(name)),
             Body::Agent(spec) => Ok(Scope::Agent(AgentScope { spec, live: keys.live })),
         };
         let Ok(scope) = scope else {
@@ -163,17 +167,18 @@ impl<'t> Parser<'t> {
             "tool" => Kind::Tool,
             "fs" => Kind::Fs,
             "agent" => Kind::Agent,
+            "model" => Kind::Model,
             "admin" => Kind::Admin,
             later if LATER_KINDS.contains(&later) => {
                 let what = format!("the kind `{later}` is known but not built yet");
-                return self.fail_at(0, Code::Malformed, what, "tool, fs, agent and admin are");
+                return self.fail_at(0, Code::Malformed, what, "tool, fs, agent, model and admin are");
             }
             _ => {
                 return self.fail_at(
                     0,
                     Code::Malformed,
                     "no kind of capability",
-                    "begin with `tool:`, `fs:`, `agent:` or `admin:`",
+                    "begin with `tool:`, `fs:`, `agent:`, `model:` or `admin:`",
                 );
             }
         };
@@ -304,7 +309,7 @@ impl<'t> Parser<'t> {
     fn key_hint(&self, kind: Kind) -> String {
         let own = match kind {
             Kind::Tool => "digest arg.POINTER closed",
-            Kind::Fs | Kind::Admin => "",
+            Kind::Fs | Kind::Model | Kind::Admin => "",
             Kind::Agent => "live",
         };
         let all = "use depth calls bytes_in bytes_out tokens cost_micro wall_us cpu_us rate nbf exp gate";

@@ -109,6 +109,7 @@ fn write_body(f: &mut Formatter<'_>, scope: &Scope) -> fmt::Result {
             write_list(f, ',', ops.iter().map(|op| op.name()))
         }
         Scope::Agent(AgentScope { spec, .. }) => write!(f, "agent:{spec}"),
+        Scope::Model(name) => write!(f, "model:{name}"),
         Scope::Admin(scope) => {
             f.write_str("admin:#")?;
             write_list(f, ',', scope.iter().map(|op| op.name()))
@@ -135,7 +136,7 @@ fn write_scope_keys(keys: &mut Keys<'_, '_>, scope: &Scope) -> fmt::Result {
             }
             if *closed { keys.next()?.write_str("closed") } else { Ok(()) }
         }
-        Scope::Fs(_) | Scope::Admin(_) => Ok(()),
+        Scope::Fs(_) | Scope::Model(_) | Scope::Admin(_) => Ok(()),
         Scope::Agent(AgentScope { live, .. }) => keys.option("live", *live),
     }
 }

@@ -20,6 +20,8 @@ pub enum Scope {
     Fs(FsScope),
     /// Agents to spawn and to send messages to.
     Agent(AgentScope),
+    /// Models to ask, as `PROVIDER.NAME`.
+    Model(NamePat),
     /// What may be done to the session itself.
     Admin(AdminScope),
 }

@@ -82,7 +82,7 @@ fn fill_body(scope: &mut Scope, fact: &Fact) -> Result<(), BadFact> {
     let bad = |code| BadFact::new(code, &fact.pointer);
     let (Some(text), None) = (fact.text.as_deref(), fact.int) else { return Err(bad(Code::Malformed)) };
     match scope {
-        Scope::Tool(ToolScope { name, .. }) | Scope::Agent(AgentScope { spec: name, .. }) => {
+        Scope::Tool(ToolScope { name, .. }) | Scope::Agent(AgentScope { spec: name, .. }) | Scope::Model(name) => {
             *name = NamePat::Exact(ExactName::parse(text).map_err(bad)?);
         }
         Scope::Fs(FsScope { path, .. }) => *path = path.behind(&fact_path(text).map_err(bad)?).map_err(bad)?,
@@ -149,6 +149,8 @@ mod tests {
             ("fs:project/out/**#write", "fs:project/out/**#write"),
             ("agent:{/spec}?live=1", "agent:audit.links?live=1"),
             ("tool:{/spec}?closed", "tool:audit.links?closed"),
+            ("model:{/spec}", "model:audit.links"),
+            ("model:local.small", "model:local.small"),
             ("tool:x?arg./n={/n}&arg./b={/b}&closed", "tool:x?arg./b=false&arg./n=7&closed"),
             ("tool:x?arg./h={/host}", "tool:x?arg./h=host:a.example"),
             (r#"tool:x?arg./s={"/a}b"}"#, r#"tool:x?arg./s="x\"&y""#),
@@ -174,6 +176,9 @@ mod tests {
             "agent:{/path}",
             "agent:{/spec}.*",
             "agent:a.{/spec}",
+            "model:{/path}",
+            "model:a.{/spec}",
+            "model:a?live=1",
             "agent:{/spec}?live={/n}",
             "tool:x?arg./p=path:{/spec}",
             "tool:x?arg./p={/n}|{/b}",

@@ -1,10 +1,13 @@
-//! Agents: spawn, start, end.
+//! Agents: spawn, start, pause, resume, stop, end.
 
 use crate::body::encoded_len;
-use crate::body::v1::{AgentEnded, AgentSpawned, AgentStarted, Cmd, EndAsked, Grant, Plan, SpawnAsked, StartAsked};
+use crate::body::v1::{
+    AgentEnded, AgentPaused, AgentResumed, AgentSpawned, AgentStarted, AgentStopping, Cmd, EndAsked, Grant, PauseAsked,
+    ResumeAsked, SpawnAsked, StartAsked, StopAsked,
+};
 use crate::budget::Vector;
-use crate::capability::{ExactName, Scope};
-use crate::decide::{Answer, call, grant};
+use crate::capability::{Capability, ExactName, Scope};
+use crate::decide::{Answer, call, grant, plan};
 use crate::denial::{Code, Denial, Dim};
 use crate::event::Body;
 use crate::ids::{AgentId, PrincipalId, TimeUs, derived};
@@ -14,7 +17,9 @@ use crate::limits::{
 use crate::state::{Agent, AgentState, State};
 
 /// The highest end code of `docs/FORMAT.md`.
-const END_CODE_MAX: u16 = 17;
+pub(crate) const END_CODE_MAX: u16 = 17;
+/// The highest number of a reason to pause or stop.
+const WHY_MAX: u8 = 8;
 
 /// What a spawn reserves. A grant that is over after an overrun lets nothing pass, not even this.
 const NOTHING: Vector = [0; DIMENSIONS];
@@ -22,18 +27,41 @@ const NOTHING: Vector = [0; DIMENSIONS];
 /// An agent asks for work only while it runs; others always may.
 pub(crate) fn must_run(state: &State, by: PrincipalId) -> Result<(), Denial> {
     match state.agents.get(&by).map(|agent| agent.state) {
-        None | Some(AgentState::Running) => not_paused(state, by),
+        None => Ok(()),
+        Some(AgentState::Running | AgentState::Paused | AgentState::Stopping) => not_held(state, by),
         Some(AgentState::Spawned | AgentState::Ended) => Err(Denial::new(Code::IllegalTransition)),
     }
 }
 
-/// An agent goes on only when nobody wonders what it, or an agent above it, has done.
-fn not_paused(state: &State, by: PrincipalId) -> Result<(), Denial> {
-    let above = |agent: &&Agent| state.agents.get(&agent.parent);
-    if std::iter::successors(state.agents.get(&by), above).any(|agent| agent.doubts > 0) {
-        return Err(Denial::new(Code::AgentPaused).rule("an outcome is in doubt"));
+/// An agent goes on only when neither it nor an agent above it is paused or stopping, and nobody wonders what one of
+/// them has done.
+pub(crate) fn not_held(state: &State, agent: AgentId) -> Result<(), Denial> {
+    let held = |agent: &Agent| match agent.state {
+        AgentState::Paused => Some("paused"),
+        AgentState::Stopping => Some("stopping"),
+        AgentState::Spawned | AgentState::Running | AgentState::Ended => {
+            (agent.doubts > 0).then_some("an outcome is in doubt")
+        }
+    };
+    match state.agent_and_above(agent).find_map(held) {
+        Some(rule) => Err(Denial::new(Code::AgentPaused).rule(rule)),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether `by` spawned `agent`, or an agent above it.
+pub(crate) fn is_above(state: &State, by: PrincipalId, agent: AgentId) -> bool {
+    state.agent_and_above(agent).any(|agent| agent.parent == by)
+}
+
+/// What an `agent:` grant must reach to be good for messages to an agent, and for orchestrating it.
+pub(crate) fn reach(agent: &Agent) -> Result<Scope, Denial> {
+    ExactName::parse(&agent.spec).map(|spec| Scope::agent_need(&spec, 0)).map_err(Denial::new)
+}
+
+/// Whether a command names a grant as its right. That the grant is good for it was checked before.
+pub(crate) fn has_right(cmd: Option<&Cmd>) -> bool {
+    cmd.is_some_and(|cmd| cmd.under.is_some())
 }
 
 pub(crate) fn spawn(
@@ -44,7 +72,7 @@ pub(crate) fn spawn(
     at: TimeUs,
 ) -> Result<Answer, Denial> {
     let spec = ExactName::parse(&asked.spec).map_err(|code| Denial::new(code).rule("spec"))?;
-    check_plan(&asked.plan)?;
+    plan::check(state, &asked.spec, &asked.plan)?;
     if asked.asked.iter().any(Option::is_some) {
         return Err(Denial::new(Code::BadAmount).rule("a spawn has no reserve"));
     }
@@ -96,24 +124,6 @@ fn child_grants(state: &State, by: PrincipalId, asked: &SpawnAsked, at: TimeUs) 
     Ok(grants)
 }
 
-/// What of a plan this version keeps a promise about; the rest is refused rather than ignored.
-fn check_plan(plan: &Plan) -> Result<(), Denial> {
-    let malformed = |rule: &str| Err(Denial::new(Code::Malformed).rule(rule));
-    if ExactName::parse(&plan.workstream).is_err() {
-        return Err(Denial::new(Code::BadName).rule("plan.workstream"));
-    }
-    if !(1..=8).contains(&plan.phase) || !(1..=4).contains(&plan.then) {
-        return malformed("plan.phase or plan.then");
-    }
-    let later = !plan.requires.is_empty()
-        || plan.retry.is_some()
-        || !plan.objectives.is_empty()
-        || !plan.deliverables.is_empty()
-        || !plan.milestones.is_empty()
-        || plan.replaces.is_some();
-    if later { malformed("plan: not built in these rules") } else { Ok(()) }
-}
-
 fn check_counts(state: &State, by: PrincipalId, index: u32) -> Result<(), Denial> {
     for up in state.grants.chain(index) {
         let node = state.grants.at(up);
@@ -142,13 +152,14 @@ fn check_counts(state: &State, by: PrincipalId, index: u32) -> Result<(), Denial
 
 pub(crate) fn start(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &StartAsked) -> Result<Answer, Denial> {
     let agent = find(state, asked.agent)?;
-    if agent.parent != by && cmd.as_ref().is_none_or(|cmd| cmd.under.is_none()) {
+    if agent.parent != by && !has_right(cmd.as_ref()) {
         return Err(Denial::new(Code::NoAdmin).need("admin:#pause"));
     }
     must_run(state, by)?;
     if agent.state != AgentState::Spawned {
-        return Err(Denial::new(Code::IllegalTransition).rule(agent.state.name()));
+        return Err(not_from(agent));
     }
+    not_held(state, asked.agent)?;
     let capped = !state.agents.contains_key(&agent.parent);
     let max_running = state.session.limits.as_ref().map_or(0, |limits| u32::from(limits.max_running));
     let limit = if capped { max_running.min(AGENTS_RUNNING_MAX) } else { AGENTS_RUNNING_MAX };
@@ -157,6 +168,48 @@ pub(crate) fn start(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &St
         return Err(Denial::count(Code::AgentCap, Dim::Agents, u64::from(limit), u64::from(running), 1));
     }
     Ok(Body::AgentStarted(AgentStarted { cmd, agent: asked.agent }).into())
+}
+
+pub(crate) fn pause(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &PauseAsked) -> Result<Answer, Denial> {
+    check_why(asked.why)?;
+    let agent = find(state, asked.agent)?;
+    if by != PrincipalId::NODE && !is_above(state, by, asked.agent) && !has_right(cmd.as_ref()) {
+        return Err(Denial::new(Code::NoAdmin).need("admin:#pause"));
+    }
+    if agent.state != AgentState::Running {
+        return Err(not_from(agent));
+    }
+    Ok(Body::AgentPaused(AgentPaused { cmd, agent: asked.agent, why: asked.why, reason: asked.reason }).into())
+}
+
+pub(crate) fn resume(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &ResumeAsked) -> Result<Answer, Denial> {
+    let denied = Denial::new(Code::NoAdmin).need("admin:#pause");
+    let agent = find(state, asked.agent)?;
+    let right = has_right(cmd.as_ref());
+    if !is_above(state, by, asked.agent) && !right {
+        return Err(denied);
+    }
+    if agent.state != AgentState::Paused {
+        return Err(not_from(agent));
+    }
+    // What somebody else has paused, for a reason of their own, only they let go on.
+    if agent.paused_by != Some(by) && !right {
+        return Err(denied);
+    }
+    Ok(Body::AgentResumed(AgentResumed { cmd, agent: asked.agent }).into())
+}
+
+pub(crate) fn stop(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &StopAsked) -> Result<Answer, Denial> {
+    check_why(asked.why)?;
+    let agent = find(state, asked.agent)?;
+    if !is_above(state, by, asked.agent) && !has_right(cmd.as_ref()) {
+        return Err(Denial::new(Code::NoAdmin).need("admin:#cancel"));
+    }
+    match agent.state {
+        AgentState::Spawned | AgentState::Running | AgentState::Paused => {}
+        AgentState::Stopping | AgentState::Ended => return Err(not_from(agent)),
+    }
+    Ok(Body::AgentStopping(AgentStopping { cmd, agent: asked.agent, why: asked.why, reason: asked.reason }).into())
 }
 
 pub(crate) fn end(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &EndAsked) -> Result<Answer, Denial> {
@@ -175,25 +228,46 @@ pub(crate) fn end(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &EndA
     if asked.code > END_CODE_MAX || (asked.how == 1) != (asked.code == 0) && asked.how != 3 {
         return Err(Denial::new(Code::Malformed).rule("code"));
     }
-    // Nothing stops an agent in these rules, so nothing ends as stopped. One that could never start is ended by the node,
-    // or its parent would wait for it for ever.
+    let stops = asked.how == 3;
     let ends = match agent.state {
-        AgentState::Running => asked.how != 3,
-        AgentState::Spawned => node && asked.how == 2,
         AgentState::Ended => false,
+        AgentState::Stopping => stops,
+        // What stands below an agent that stops comes to the same end.
+        AgentState::Spawned | AgentState::Running | AgentState::Paused if stops => state.is_stopping(asked.agent),
+        AgentState::Running => true,
+        // One that could never start is ended by the node, or its parent would wait for it for ever.
+        AgentState::Spawned => node && asked.how == 2,
+        AgentState::Paused => false,
     };
     if !ends {
-        return Err(Denial::new(Code::IllegalTransition).rule(agent.state.name()));
+        return Err(not_from(agent));
     }
     if own {
-        not_paused(state, by)?;
+        not_held(state, asked.agent)?;
     }
     if agent.open_calls > 0 || agent.live_children > 0 {
         return Err(Denial::new(Code::ConditionNotMet).rule("a call or a child is open"));
     }
+    if agent.open_tasks > 0 && agent.state == AgentState::Running && !stops {
+        return Err(Denial::new(Code::ConditionNotMet).rule("a task is open"));
+    }
     Ok(Body::AgentEnded(AgentEnded { cmd, agent: asked.agent, how: asked.how, code: asked.code }).into())
 }
 
-fn find(state: &State, agent: AgentId) -> Result<&Agent, Denial> {
+pub(crate) fn find(state: &State, agent: AgentId) -> Result<&Agent, Denial> {
     state.agents.get(&agent).ok_or(Denial::new(Code::Malformed).rule("no such agent"))
+}
+
+/// The refusal of a step that the state of an agent does not allow.
+pub(crate) fn not_from(agent: &Agent) -> Denial {
+    Denial::new(Code::IllegalTransition).rule(agent.state.name())
+}
+
+/// What somebody needs who is neither parent nor child of an agent.
+pub(crate) fn need_of(agent: &Agent) -> Result<Capability, Denial> {
+    reach(agent).map(Capability::of)
+}
+
+fn check_why(why: u8) -> Result<(), Denial> {
+    if (1..=WHY_MAX).contains(&why) { Ok(()) } else { Err(Denial::new(Code::Malformed).rule("why")) }
 }

@@ -1,15 +1,15 @@
 //! Calls: admission and the report of how one ended.
 
 use crate::body::v1::{CallAdmitted, CallAsked, CallFinished, Cmd, LimitReached, Outcome, ReportAsked};
-use crate::budget::{self, CALLS, LIMITED, NoRoom, Vector, WALL};
+use crate::budget::{self, CALLS, LIMITED, NoRoom, TOKENS, Vector, WALL};
 use crate::capability::{Capability, ExactName, Scope, Use};
-use crate::decide::{Answer, grant, outcome, tool};
+use crate::decide::{Answer, grant, outcome, task, tool};
 use crate::denial::{Code, Denial, Dim};
 use crate::event::Body;
 use crate::facts::{Fact, FactType};
 use crate::ids::{CallId, GrantId, PrincipalId, TimeUs};
 use crate::limits::{CALLS_OPEN_MAX, DIMENSIONS, TIME_US_MAX};
-use crate::state::{BoundTool, Call, State};
+use crate::state::{BoundTool, Call, State, TaskState};
 
 /// The name of the approval policy that is always there.
 const BUILT_IN_POLICY: &str = "approval";
@@ -29,8 +29,14 @@ pub(crate) fn call(
         // No admission could refer to that blob.
         return Err(Denial::new(Code::Malformed).rule("detail without unfit"));
     }
-    if asked.parent.is_some() || asked.task.is_some() {
-        return Err(Denial::new(Code::Malformed).rule("task or parent: not built in these rules"));
+    if asked.parent.is_some() {
+        return Err(Denial::new(Code::Malformed).rule("parent: not built in these rules"));
+    }
+    if let Some(id) = asked.task {
+        let task = task::find_of(state, id, by)?;
+        if task.state != TaskState::Started {
+            return Err(task::not_from(task));
+        }
     }
     let tool = state.tools.get(&asked.tool).ok_or(Denial::new(Code::UnknownTool))?;
     if tool.digest != asked.digest {
@@ -73,7 +79,8 @@ pub(crate) fn call(
     }
     let union = state.grants.union(&leaves);
     check_rates(state, &union, at)?;
-    check_budgets(state, &union, &worst, &reserve)?;
+    let of_model = needs.iter().any(|need| matches!(need, Scope::Model(_)));
+    check_budgets(state, &union, &worst, &reserve).map_err(|denial| unpriced(denial, of_model))?;
     check_gates(state, &union, &leaves)?;
     let expiry = union.iter().filter_map(|up| state.grants.at(*up).grant.cap.exp_us).min().unwrap_or(TIME_US_MAX);
     let wall = worst[WALL].map_or(TIME_US_MAX, |_| at.saturating_add(reserve[WALL]));
@@ -92,7 +99,7 @@ pub(crate) fn call(
         reserve: budget::amounts(&reserve),
         deadline: wall.min(expiry),
         rule: None,
-        task: None,
+        task: asked.task,
         parent: None,
     }))
     .into())
@@ -284,6 +291,12 @@ pub(crate) fn check_budgets(
     Ok(())
 }
 
+/// A model call whose cost nobody has declared is one whose model has no price.
+fn unpriced(denial: Denial, of_model: bool) -> Denial {
+    let no_price = of_model && denial.code == Code::ReserveUndeclared && denial.dim == Some(Dim::CostMicro);
+    if no_price { Denial { code: Code::NoPrice, ..denial } } else { denial }
+}
+
 /// Whether a gate stands in the way. No policy can be bound in these rules and nobody can approve, so a gate refuses.
 pub(crate) fn check_gates(state: &State, union: &[u32], leaves: &[u32]) -> Result<(), Denial> {
     let answered =
@@ -308,10 +321,8 @@ pub(crate) fn report(state: &State, by: PrincipalId, cmd: Option<Cmd>, asked: &R
         return Err(Denial::new(Code::Malformed).rule("of: not built in these rules"));
     }
     let actual = budget::vector(&asked.actual).ok_or(Denial::new(Code::BadAmount))?;
-    let call = find(state, asked.call)?;
-    if call.ended.is_some() {
-        return Err(Denial::new(Code::AlreadyFinished));
-    }
+    check_usage(asked, &actual)?;
+    let call = open(state, asked.call)?;
     let node = by == PrincipalId::NODE && class == OutcomeClass::Hidden;
     if by != call.executor && !node {
         return Err(Denial::new(Code::NotExecutor));
@@ -368,8 +379,22 @@ fn is_late(state: &State, call: &Call) -> bool {
     })
 }
 
-fn find(state: &State, call: CallId) -> Result<&Call, Denial> {
-    state.calls.get(&call).ok_or(Denial::new(Code::UnknownCall))
+/// The tokens of a call are those that its model has counted.
+fn check_usage(asked: &ReportAsked, actual: &Vector) -> Result<(), Denial> {
+    let Some(usage) = &asked.usage else { return Ok(()) };
+    if usage.tokens_cached > usage.tokens_in {
+        return Err(Denial::new(Code::Malformed).rule("usage"));
+    }
+    if usage.tokens_in.checked_add(usage.tokens_out) != Some(actual[TOKENS]) {
+        return Err(Denial::new(Code::BadAmount).dim(Dim::Tokens).rule("usage"));
+    }
+    Ok(())
+}
+
+/// A call that has not ended.
+pub(crate) fn open(state: &State, call: CallId) -> Result<&Call, Denial> {
+    let call = state.calls.get(&call).ok_or(Denial::new(Code::UnknownCall))?;
+    if call.ended.is_some() { Err(Denial::new(Code::AlreadyFinished)) } else { Ok(call) }
 }
 
 /// What an outcome says about the charge.

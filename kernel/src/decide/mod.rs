@@ -3,16 +3,20 @@
 //! Every check stands in the fixed order of `docs/FORMAT.md`, so that the first failing one gives the code.
 
 pub(crate) mod agent;
+pub(crate) mod attempt;
 pub(crate) mod call;
 pub(crate) mod genesis;
 pub(crate) mod grant;
 pub(crate) mod listing;
+pub(crate) mod message;
 pub(crate) mod observation;
 pub(crate) mod outcome;
+pub(crate) mod plan;
 pub(crate) mod principal;
 pub(crate) mod registry;
 pub(crate) mod right;
 pub(crate) mod session;
+pub(crate) mod task;
 pub(crate) mod tool;
 
 use crate::body::v1::{Cmd, Refused};
@@ -82,8 +86,8 @@ impl State {
         }
         let signed = right::signed(self, by, kind, command, at)?;
         let asked = signed.as_ref().unwrap_or(&command.ask);
-        let under = right::admin(self, by, cmd.as_ref().and_then(|cmd| cmd.under), asked, at)?;
-        let answer = self.own_rules(by, cmd, asked, at)?;
+        let under = right::named(self, by, kind, cmd.as_ref().and_then(|cmd| cmd.under), asked, at)?;
+        let answer = self.own_rules(by, cmd, asked, &command.blobs, at)?;
         if let Some(leaf) = under {
             let chain = self.grants.union(&[leaf]);
             call::check_gates(self, &chain, &[leaf])?;
@@ -95,18 +99,37 @@ impl State {
         Ok(answer)
     }
 
-    fn own_rules(&self, by: PrincipalId, cmd: Option<Cmd>, ask: &Ask, at: TimeUs) -> Result<Answer, Denial> {
+    fn own_rules(
+        &self,
+        by: PrincipalId,
+        cmd: Option<Cmd>,
+        ask: &Ask,
+        blobs: &[BlobRef],
+        at: TimeUs,
+    ) -> Result<Answer, Denial> {
         match ask {
             Ask::CommitState(_) => session::commit_state(self, cmd),
             Ask::CloseSession(asked) => session::close(self, by, cmd, asked),
             Ask::SpawnAgent(asked) => agent::spawn(self, by, cmd, asked, at),
             Ask::StartAgent(asked) => agent::start(self, by, cmd, asked),
+            Ask::PauseAgent(asked) => agent::pause(self, by, cmd, asked),
+            Ask::ResumeAgent(asked) => agent::resume(self, by, cmd, asked),
+            Ask::StopAgent(asked) => agent::stop(self, by, cmd, asked),
             Ask::EndAgent(asked) => agent::end(self, by, cmd, asked),
+            Ask::ScheduleTask(asked) => task::schedule(self, by, cmd, asked),
+            Ask::StartTask(asked) => task::start(self, by, cmd, asked, at),
+            Ask::CompleteTask(asked) => task::complete(self, by, cmd, asked),
+            Ask::FailTask(asked) => task::fail(self, by, cmd, asked, at),
+            Ask::SkipTask(asked) => task::skip(self, by, cmd, asked),
+            Ask::SendMessage(asked) => message::send(self, by, cmd, asked, blobs),
+            Ask::TakeMessage(asked) => message::take(self, by, cmd, asked),
             Ask::Grant(asked) => grant::issue(self, by, cmd, asked, at),
             Ask::Revoke(asked) => grant::revoke(self, by, cmd, asked),
             Ask::BindTool(asked) => tool::bind(self, cmd, asked),
             Ask::Call(asked) => call::call(self, by, cmd, asked, at),
             Ask::Report(asked) => call::report(self, by, cmd, asked),
+            Ask::ReportAttempt(asked) => attempt::report(self, by, cmd, asked, at),
+            Ask::CancelCall(asked) => attempt::cancel(self, by, cmd, asked),
             Ask::OpenSession(asked) => listing::open(self, by, cmd, asked, at),
             Ask::EndSession(asked) => listing::end(self, cmd, asked),
             Ask::RegisterTool(asked) => registry::register(self, cmd, asked),
@@ -124,63 +147,20 @@ impl State {
 /// Whether an event may stand in a chain. Refusals to strangers, on closed sessions, of what is no command, and while a
 /// commitment to the state is due may not: the edge answers them, or the engine commits first.
 pub fn is_recordable(event: &Event) -> bool {
-    match &event.body {
-        Body::Refused(refused, _) => {
-            let at_the_edge = [Code::SessionClosed, Code::UnknownPrincipal].map(Code::number).contains(&refused.code);
-            !at_the_edge
-                && refused.rule.as_deref() != Some(COMMIT_DUE)
-                && event.command().is_some_and(|command| command.is_one())
-        }
-        Body::SessionOpened(_)
-        | Body::StateCommitted(_)
-        | Body::SessionClosed(_)
-        | Body::AgentSpawned(_)
-        | Body::AgentStarted(_)
-        | Body::AgentEnded(_)
-        | Body::GrantIssued(_)
-        | Body::GrantRevoked(_)
-        | Body::ToolBound(_)
-        | Body::CallAdmitted(_)
-        | Body::CallFinished(_)
-        | Body::SessionRegistered(_)
-        | Body::SessionEnded(_)
-        | Body::ToolRegistered(_)
-        | Body::ToolApproved(_)
-        | Body::ToolQuarantined(_)
-        | Body::ToolUnbound(_)
-        | Body::OutcomeResolved(_)
-        | Body::PrincipalAdded(_)
-        | Body::Observed(_)
-        | Body::SandboxProbed(_) => true,
-    }
+    let Body::Refused(refused, _) = &event.body else { return true };
+    let at_the_edge = [Code::SessionClosed, Code::UnknownPrincipal].map(Code::number).contains(&refused.code);
+    !at_the_edge
+        && refused.rule.as_deref() != Some(COMMIT_DUE)
+        && event.command().is_some_and(|command| command.is_one())
 }
 
 /// Whether an event in which capabilities were filled keeps the bounds that its command kept: a body's, and those of the
 /// command that it implies.
 fn fits(event: &Event) -> bool {
-    let filled = match &event.body {
-        Body::AgentSpawned(_) | Body::GrantIssued(_) | Body::SessionRegistered(_) => true,
-        Body::CallAdmitted(body) => !body.narrow.is_empty(),
-        Body::SessionOpened(_)
-        | Body::StateCommitted(_)
-        | Body::SessionClosed(_)
-        | Body::Refused(..)
-        | Body::AgentStarted(_)
-        | Body::AgentEnded(_)
-        | Body::GrantRevoked(_)
-        | Body::ToolBound(_)
-        | Body::CallFinished(_)
-        | Body::SessionEnded(_)
-        | Body::ToolRegistered(_)
-        | Body::ToolApproved(_)
-        | Body::ToolQuarantined(_)
-        | Body::ToolUnbound(_)
-        | Body::OutcomeResolved(_)
-        | Body::PrincipalAdded(_)
-        | Body::Observed(_)
-        | Body::SandboxProbed(_) => false,
-    };
-    !filled || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
+    let narrowed = |body: &Body| matches!(body, Body::CallAdmitted(body) if !body.narrow.is_empty());
+    let filled = matches!(event.body, Body::AgentSpawned(_) | Body::GrantIssued(_) | Body::SessionRegistered(_));
+    let grows = filled || narrowed(&event.body);
+    !grows || event.encoded_len() <= BODY_BYTES_MAX && event.command().is_some_and(|command| command.check().is_ok())
 }
 
 fn refusal(command: &Command, denial: Denial) -> Event {
@@ -202,29 +182,7 @@ fn refusal(command: &Command, denial: Denial) -> Event {
         approval: None,
         rule: denial.rule.filter(|rule| rule.len() <= RULE_BYTES_MAX),
         first_seq: denial.first_seq,
-        detail: match &command.ask {
-            Ask::Call(asked) if asked.unfit == Some(denial.code.number()) => asked.detail,
-            Ask::Call(_)
-            | Ask::CommitState(_)
-            | Ask::CloseSession(_)
-            | Ask::SpawnAgent(_)
-            | Ask::StartAgent(_)
-            | Ask::EndAgent(_)
-            | Ask::Grant(_)
-            | Ask::Revoke(_)
-            | Ask::BindTool(_)
-            | Ask::Report(_)
-            | Ask::OpenSession(_)
-            | Ask::EndSession(_)
-            | Ask::RegisterTool(_)
-            | Ask::ApproveTool(_)
-            | Ask::QuarantineTool(_)
-            | Ask::UnbindTool(_)
-            | Ask::ResolveOutcome(_)
-            | Ask::AddPrincipal(_)
-            | Ask::Observe(_)
-            | Ask::RecordProbe(_) => None,
-        },
+        detail: command.ask.detail_of(denial.code.number()),
     };
     Event {
         causes: Vec::new(),

@@ -3,13 +3,13 @@
 use crate::body::v1::{IssueAsked, OpenSessionAsked};
 use crate::capability::{AdminOp, Capability, Scope};
 use crate::command::{Ask, Command};
-use crate::decide::{agent, grant};
+use crate::decide::{agent, grant, task};
 use crate::denial::{Code, Denial, Dim};
-use crate::ids::{Bytes, GrantId, KeyId, PrincipalId, TimeUs};
+use crate::ids::{AgentId, Bytes, GrantId, KeyId, PrincipalId, TaskId, TimeUs};
 use crate::keys::Role;
 use crate::limits::{COMMAND_NONCES_MAX, COMMAND_VALID_US_MAX};
 use crate::signed::Signed;
-use crate::state::{NonceKey, PrincipalKind, State, ToolState};
+use crate::state::{Agent, NonceKey, PrincipalKind, State, ToolState};
 
 /// Whether `by` is known, alive and of a kind that may ask this at all, here and now.
 pub(crate) fn asker(state: &State, by: PrincipalId, ask: &Ask) -> Result<PrincipalKind, Denial> {
@@ -22,79 +22,82 @@ pub(crate) fn asker(state: &State, by: PrincipalId, ask: &Ask) -> Result<Princip
         }
         principal.kind
     };
-    let may = match ask {
-        Ask::CommitState(_)
-        | Ask::BindTool(_)
-        | Ask::UnbindTool(_)
-        | Ask::QuarantineTool(_)
-        | Ask::EndSession(_)
-        | Ask::RecordProbe(_) => kind == PrincipalKind::Node,
-        Ask::Report(_) | Ask::Observe(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Executor,
-        Ask::EndAgent(_) => kind == PrincipalKind::Node || kind == PrincipalKind::Agent,
-        Ask::RegisterTool(_) => kind != PrincipalKind::Executor,
-        // What decides about agents and keys is asked by people and their programs.
-        Ask::OpenSession(_) | Ask::ApproveTool(_) | Ask::AddPrincipal(_) | Ask::ResolveOutcome(_) => {
-            kind == PrincipalKind::Human || kind == PrincipalKind::Service
-        }
-        Ask::CloseSession(_)
-        | Ask::SpawnAgent(_)
-        | Ask::StartAgent(_)
-        | Ask::Grant(_)
-        | Ask::Revoke(_)
-        | Ask::Call(_) => kind != PrincipalKind::Node && kind != PrincipalKind::Executor,
-    };
-    if !may {
+    let standing = standing(ask);
+    if !standing.askers.contains(&kind) {
         return Err(Denial::new(Code::WrongKind));
     }
-    let (only_system, only_work) = match ask {
-        Ask::OpenSession(_)
-        | Ask::EndSession(_)
-        | Ask::RegisterTool(_)
-        | Ask::ApproveTool(_)
-        | Ask::QuarantineTool(_)
-        | Ask::AddPrincipal(_)
-        | Ask::RecordProbe(_) => (true, false),
-        Ask::BindTool(_) | Ask::UnbindTool(_) => (false, true),
-        Ask::CommitState(_)
-        | Ask::CloseSession(_)
-        | Ask::SpawnAgent(_)
-        | Ask::StartAgent(_)
-        | Ask::EndAgent(_)
-        | Ask::Grant(_)
-        | Ask::Revoke(_)
-        | Ask::Call(_)
-        | Ask::Report(_)
-        | Ask::ResolveOutcome(_)
-        | Ask::Observe(_) => (false, false),
-    };
-    if only_system && !state.is_system() {
-        return Err(Denial::new(Code::IllegalTransition).rule("only in the system session"));
+    match standing.place {
+        Place::System if !state.is_system() => {
+            return Err(Denial::new(Code::IllegalTransition).rule("only in the system session"));
+        }
+        Place::Work if state.is_system() => {
+            return Err(Denial::new(Code::IllegalTransition).rule("only in a work session"));
+        }
+        Place::Any | Place::System | Place::Work => {}
     }
-    if only_work && state.is_system() {
-        return Err(Denial::new(Code::IllegalTransition).rule("only in a work session"));
-    }
-    match ask {
-        Ask::SpawnAgent(_) | Ask::Call(_) => agent::must_run(state, by)?,
-        Ask::CommitState(_)
-        | Ask::CloseSession(_)
-        | Ask::StartAgent(_)
-        | Ask::EndAgent(_)
-        | Ask::Grant(_)
-        | Ask::Revoke(_)
-        | Ask::BindTool(_)
-        | Ask::Report(_)
-        | Ask::OpenSession(_)
-        | Ask::EndSession(_)
-        | Ask::RegisterTool(_)
-        | Ask::ApproveTool(_)
-        | Ask::QuarantineTool(_)
-        | Ask::UnbindTool(_)
-        | Ask::ResolveOutcome(_)
-        | Ask::AddPrincipal(_)
-        | Ask::Observe(_)
-        | Ask::RecordProbe(_) => {}
+    if standing.is_act {
+        agent::must_run(state, by)?;
     }
     Ok(kind)
+}
+
+/// Who may ask a command at all, where, and whether it is something that a paused agent does not do.
+struct Standing {
+    askers: &'static [PrincipalKind],
+    place: Place,
+    is_act: bool,
+}
+
+/// In which sessions a command may be asked.
+#[derive(Clone, Copy)]
+enum Place {
+    Any,
+    System,
+    Work,
+}
+
+impl Standing {
+    const fn of(askers: &'static [PrincipalKind]) -> Standing {
+        Standing { askers, place: Place::Any, is_act: false }
+    }
+
+    const fn only(self, place: Place) -> Standing {
+        Standing { place, ..self }
+    }
+
+    const fn act(self) -> Standing {
+        Standing { is_act: true, ..self }
+    }
+}
+
+fn standing(ask: &Ask) -> Standing {
+    use PrincipalKind::{Agent, Executor, Human, Node, Service};
+    match ask {
+        Ask::CommitState(_) => Standing::of(&[Node]),
+        Ask::BindTool(_) | Ask::UnbindTool(_) => Standing::of(&[Node]).only(Place::Work),
+        Ask::QuarantineTool(_) | Ask::EndSession(_) | Ask::RecordProbe(_) => Standing::of(&[Node]).only(Place::System),
+        Ask::Report(_) | Ask::ReportAttempt(_) | Ask::Observe(_) => Standing::of(&[Node, Executor]),
+        Ask::EndAgent(_) => Standing::of(&[Node, Agent]),
+        Ask::PauseAgent(_) => Standing::of(&[Node, Human, Agent, Service]),
+        Ask::RegisterTool(_) => Standing::of(&[Node, Human, Agent, Service]).only(Place::System),
+        // What decides about agents and keys is asked by people and their programs.
+        Ask::OpenSession(_) | Ask::ApproveTool(_) | Ask::AddPrincipal(_) => {
+            Standing::of(&[Human, Service]).only(Place::System)
+        }
+        Ask::ResolveOutcome(_) => Standing::of(&[Human, Service]),
+        Ask::CloseSession(_)
+        | Ask::StartAgent(_)
+        | Ask::ResumeAgent(_)
+        | Ask::StopAgent(_)
+        | Ask::ScheduleTask(_)
+        | Ask::Grant(_)
+        | Ask::Revoke(_)
+        | Ask::CancelCall(_) => Standing::of(&[Human, Agent, Service]),
+        Ask::SpawnAgent(_) | Ask::Call(_) | Ask::SendMessage(_) => Standing::of(&[Human, Agent, Service]).act(),
+        Ask::StartTask(_) | Ask::TakeMessage(_) => Standing::of(&[Agent]).act(),
+        Ask::CompleteTask(_) | Ask::FailTask(_) => Standing::of(&[Agent]),
+        Ask::SkipTask(_) => Standing::of(&[Agent, Service]),
+    }
 }
 
 /// What was signed, where the command is signed; an error where it is not and must be, or where the signature does not
@@ -106,14 +109,12 @@ pub(crate) fn signed(
     command: &Command,
     at: TimeUs,
 ) -> Result<Option<Ask>, Denial> {
-    let must = must_be_signed(&command.ask, by);
+    let right = right(&command.ask, by);
+    let must = matches!(right, Some(Right::MustSigned(_)));
     let Some(bytes) = command.signed.as_ref().filter(|_| !command.ask.is_of_node()) else {
-        let need = right(&command.ask, by).and_then(|right| Scope::admin_need(right.ops()));
-        let denial = Denial::new(Code::CommandUnsigned);
-        return match (must, need) {
-            (false, _) => Ok(None),
-            (true, Some(need)) => Err(denial.need(Capability::of(need))),
-            (true, None) => Err(denial),
+        return match right {
+            Some(right) if must => Err(Denial { code: Code::CommandUnsigned, ..not_held(right) }),
+            Some(_) | None => Ok(None),
         };
     };
     let signed = Signed::decode(&bytes.0).ok_or(Denial::new(Code::Malformed).rule("signed"))?;
@@ -168,71 +169,91 @@ fn check_key(state: &State, by: PrincipalId, id: KeyId, role: Role, at: TimeUs) 
     Ok(())
 }
 
-fn must_be_signed(ask: &Ask, by: PrincipalId) -> bool {
-    match ask {
-        Ask::Grant(IssueAsked { grant }) => grant.parent.is_none(),
-        Ask::RegisterTool(asked) => asked.state == ToolState::Approved.number() && by != PrincipalId::NODE,
-        Ask::OpenSession(asked) => mints(asked),
-        Ask::ApproveTool(_) | Ask::AddPrincipal(_) => true,
-        Ask::CommitState(_)
-        | Ask::CloseSession(_)
-        | Ask::SpawnAgent(_)
-        | Ask::StartAgent(_)
-        | Ask::EndAgent(_)
-        | Ask::Revoke(_)
-        | Ask::BindTool(_)
-        | Ask::Call(_)
-        | Ask::Report(_)
-        | Ask::EndSession(_)
-        | Ask::QuarantineTool(_)
-        | Ask::UnbindTool(_)
-        | Ask::ResolveOutcome(_)
-        | Ask::Observe(_)
-        | Ask::RecordProbe(_) => false,
-    }
-}
-
 /// Whether a session begins with authority that derives from no grant of its opener.
 fn mints(asked: &OpenSessionAsked) -> bool {
     asked.roots.iter().any(|root| root.from.is_none())
 }
 
-/// The administrative operations that a command may or must use.
+/// What a command may or must name as the grant it uses.
 #[derive(Clone, Copy)]
 enum Right {
-    /// Without it the asker's own standing decides.
+    /// Administrative operations. Without them the asker's own standing decides.
     May(&'static [AdminOp]),
-    /// Nothing else lets it pass.
+    /// Administrative operations; nothing else lets it pass.
     Must(&'static [AdminOp]),
+    /// As `Must`, and signed by who asks.
+    MustSigned(&'static [AdminOp]),
+    /// As `May`; in the hands of a service an `agent:` grant that covers this agent does as well: it orchestrates.
+    MayOrchestrate(&'static [AdminOp], Target),
+    /// An `agent:` grant that covers this agent. Without it the asker's own standing decides.
+    MayCover(Target),
+}
+
+/// The agent that a command is about.
+#[derive(Clone, Copy)]
+enum Target {
+    /// Itself.
+    Agent(AgentId),
+    /// The one whose task this is.
+    HolderOf(TaskId),
+}
+
+impl Target {
+    fn find(self, state: &State) -> Result<&Agent, Denial> {
+        match self {
+            Target::Agent(agent) => agent::find(state, agent),
+            Target::HolderOf(task) => agent::find(state, task::find(state, task)?.agent),
+        }
+    }
 }
 
 impl Right {
     fn ops(self) -> &'static [AdminOp] {
         match self {
-            Right::May(ops) | Right::Must(ops) => ops,
+            Right::May(ops) | Right::Must(ops) | Right::MustSigned(ops) | Right::MayOrchestrate(ops, _) => ops,
+            Right::MayCover(_) => &[],
+        }
+    }
+
+    fn is_due(self) -> bool {
+        match self {
+            Right::Must(_) | Right::MustSigned(_) => true,
+            Right::May(_) | Right::MayOrchestrate(..) | Right::MayCover(_) => false,
         }
     }
 }
 
 fn right(ask: &Ask, by: PrincipalId) -> Option<Right> {
     match ask {
-        Ask::CloseSession(_) => Some(Right::May(&[AdminOp::Cancel])),
-        Ask::StartAgent(_) => Some(Right::May(&[AdminOp::Pause])),
+        Ask::CloseSession(_) | Ask::StopAgent(_) | Ask::CancelCall(_) => Some(Right::May(&[AdminOp::Cancel])),
+        Ask::PauseAgent(_) | Ask::ResumeAgent(_) => Some(Right::May(&[AdminOp::Pause])),
+        Ask::StartAgent(asked) => Some(Right::MayOrchestrate(&[AdminOp::Pause], Target::Agent(asked.agent))),
+        Ask::ScheduleTask(asked) => Some(Right::MayOrchestrate(&[AdminOp::Pause], Target::Agent(asked.agent))),
+        Ask::SkipTask(asked) => Some(Right::MayOrchestrate(&[], Target::HolderOf(asked.task))),
+        Ask::SendMessage(asked) => Some(Right::MayCover(Target::Agent(asked.to))),
         Ask::Revoke(_) => Some(Right::May(&[AdminOp::RevokeAny])),
-        Ask::Grant(IssueAsked { grant }) => grant.parent.is_none().then_some(Right::Must(&[AdminOp::GrantRoot])),
-        Ask::OpenSession(asked) if mints(asked) => Some(Right::Must(&[AdminOp::GrantRoot, AdminOp::OpenSession])),
+        Ask::Grant(IssueAsked { grant }) => grant.parent.is_none().then_some(Right::MustSigned(&[AdminOp::GrantRoot])),
+        Ask::OpenSession(asked) if mints(asked) => Some(Right::MustSigned(&[AdminOp::GrantRoot, AdminOp::OpenSession])),
         Ask::OpenSession(_) => Some(Right::Must(&[AdminOp::OpenSession])),
         // The node itself registers what was shipped with it, as approved.
-        Ask::RegisterTool(asked) if by == PrincipalId::NODE && asked.state == ToolState::Approved.number() => None,
-        Ask::RegisterTool(_) | Ask::ApproveTool(_) => Some(Right::Must(&[AdminOp::RegisterTool])),
-        Ask::AddPrincipal(_) => Some(Right::Must(&[AdminOp::Members])),
+        Ask::RegisterTool(asked) if asked.state == ToolState::Approved.number() => {
+            (by != PrincipalId::NODE).then_some(Right::MustSigned(&[AdminOp::RegisterTool]))
+        }
+        Ask::RegisterTool(_) => Some(Right::Must(&[AdminOp::RegisterTool])),
+        Ask::ApproveTool(_) => Some(Right::MustSigned(&[AdminOp::RegisterTool])),
+        Ask::AddPrincipal(_) => Some(Right::MustSigned(&[AdminOp::Members])),
         Ask::ResolveOutcome(_) => Some(Right::Must(&[AdminOp::Resolve])),
         Ask::CommitState(_)
         | Ask::SpawnAgent(_)
         | Ask::EndAgent(_)
+        | Ask::StartTask(_)
+        | Ask::CompleteTask(_)
+        | Ask::FailTask(_)
+        | Ask::TakeMessage(_)
         | Ask::BindTool(_)
         | Ask::Call(_)
         | Ask::Report(_)
+        | Ask::ReportAttempt(_)
         | Ask::EndSession(_)
         | Ask::QuarantineTool(_)
         | Ask::UnbindTool(_)
@@ -241,25 +262,64 @@ fn right(ask: &Ask, by: PrincipalId) -> Option<Right> {
     }
 }
 
-/// Checks the administrative grant that a command names. The index of that grant, if it names one.
-pub(crate) fn admin(
+/// Checks the grant that a command names as its right. The index of that grant, if it names one.
+pub(crate) fn named(
     state: &State,
     by: PrincipalId,
+    kind: PrincipalKind,
     under: Option<GrantId>,
     ask: &Ask,
     at: TimeUs,
 ) -> Result<Option<u32>, Denial> {
-    let denied = Denial::new(Code::NoAdmin);
-    let (right, id) = match (right(ask, by), under) {
-        (None, None) | (Some(Right::May(_)), None) => return Ok(None),
-        // A right that nothing asks for is a mistake of who asks.
-        (None, Some(_)) => return Err(denied),
-        (Some(right), id) => (right, id),
+    let right = right(ask, by);
+    let Some(id) = under else {
+        return match right.filter(|right| right.is_due()) {
+            Some(right) => Err(not_held(right)),
+            None => Ok(None),
+        };
     };
-    let Some(need) = Scope::admin_need(right.ops()) else { return Err(denied) };
-    let denied = denied.need(Capability::of(need.clone()));
-    let Some(id) = id else { return Err(denied) };
+    // A right that nothing asks for is a mistake of who asks.
+    let right = right.ok_or(Denial::new(Code::NoAdmin))?;
+    if right.ops().is_empty() || kind == PrincipalKind::Service && is_of_agents(state, &id) {
+        return agent_grant(state, by, kind, id, right, at).map(Some);
+    }
     let index = grant::usable(state, &id, by, at)?;
-    need.within(&state.grants.at(index).grant.cap.scope).map_err(|dim| denied.at_grant(id).dim(dim))?;
+    let Some(need) = Scope::admin_need(right.ops()) else { return Err(not_held(right)) };
+    need.within(&state.grants.at(index).grant.cap.scope).map_err(|dim| not_held(right).at_grant(id).dim(dim))?;
     Ok(Some(index))
+}
+
+fn not_held(right: Right) -> Denial {
+    let denied = Denial::new(Code::NoAdmin);
+    match Scope::admin_need(right.ops()) {
+        Some(need) => denied.need(Capability::of(need)),
+        None => denied,
+    }
+}
+
+fn is_of_agents(state: &State, id: &GrantId) -> bool {
+    state.grants.get(id).is_some_and(|node| matches!(node.grant.cap.scope, Scope::Agent(_)))
+}
+
+/// Checks an `agent:` grant that is named as the right to orchestrate an agent, or to send it messages.
+fn agent_grant(
+    state: &State,
+    by: PrincipalId,
+    kind: PrincipalKind,
+    id: GrantId,
+    right: Right,
+    at: TimeUs,
+) -> Result<u32, Denial> {
+    let target = match right {
+        Right::MayCover(target) => target,
+        Right::MayOrchestrate(_, target) if kind == PrincipalKind::Service => target,
+        Right::MayOrchestrate(..) | Right::May(_) | Right::Must(_) | Right::MustSigned(_) => {
+            return Err(not_held(right));
+        }
+    };
+    let need = agent::reach(target.find(state)?)?;
+    let index = grant::usable(state, &id, by, at)?;
+    need.within(&state.grants.at(index).grant.cap.scope)
+        .map_err(|dim| Denial::new(Code::OutOfScope).at_grant(id).dim(dim).need(Capability::of(need.clone())))?;
+    Ok(index)
 }

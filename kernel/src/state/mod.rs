@@ -6,14 +6,14 @@ pub(crate) mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::body::v1::{GrantAmounts, Plan, SessionLimits};
+use crate::body::v1::{GrantAmounts, Plan, Retry, SessionLimits};
 use crate::budget;
 use crate::capability::Template;
 use crate::decide::genesis::CLASS_SYSTEM;
 use crate::denial::numbered;
 use crate::entry::Head;
 use crate::facts::FactSpec;
-use crate::ids::{AgentId, CallId, Digest, GrantId, KeyId, PrincipalId, Seq, SessionId, TimeUs};
+use crate::ids::{AgentId, CallId, Digest, GrantId, KeyId, MessageId, PrincipalId, Seq, SessionId, TaskId, TimeUs};
 use crate::keys::{PublicKey, Role};
 use crate::signed::NONCE_BYTES;
 use crate::tool::{Effect, Model, Reserve};
@@ -45,8 +45,30 @@ numbered! {
         Spawned = 1 "spawned",
         /// Running.
         Running = 2 "running",
+        /// Does nothing new until it is resumed.
+        Paused = 3 "paused",
+        /// Comes to its end as soon as its calls and children have.
+        Stopping = 4 "stopping",
         /// Ended for good.
         Ended = 5 "ended",
+    }
+}
+
+numbered! {
+    /// Where a task of an agent stands. 5 is a task that took too long, which these rules do not know.
+    TaskState: u8 {
+        /// To be done, or to be tried again.
+        Scheduled = 1 "scheduled",
+        /// An attempt is under way.
+        Started = 2 "started",
+        /// Done.
+        Completed = 3 "completed",
+        /// Failed for good.
+        Failed = 4 "failed",
+        /// Its agent ended before it.
+        Cancelled = 6 "cancelled",
+        /// Not to be done.
+        Skipped = 7 "skipped",
     }
 }
 
@@ -76,10 +98,20 @@ pub struct State {
     /// Tools of the system session, where none is bound.
     pub(crate) registered: BTreeMap<String, RegisteredTool>,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
+    /// Agents that run or are paused. One that is stopping starts nothing more and leaves its place.
     pub(crate) running: u32,
-    /// Running agents that no agent spawned: only these count against the session's cap, since a waiting parent that
+    /// Those of them that no agent spawned: only these count against the session's cap, since a waiting parent that
     /// held a place its children need would wait for ever.
     pub(crate) running_top: u32,
+    /// Agents that are stopping themselves, and not only because of one above them.
+    pub(crate) stopping: u32,
+    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    /// Ended tasks with the commit count at their end, oldest first.
+    pub(crate) ended_tasks: VecDeque<(u64, TaskId)>,
+    /// Which tasks still wait for a task that has not completed.
+    pub(crate) waiting: BTreeMap<TaskId, Vec<TaskId>>,
+    /// Unread messages of each agent, oldest first; no empty ones.
+    pub(crate) mailboxes: BTreeMap<AgentId, Vec<MessageId>>,
     /// Per execution model the executor with the lowest id. Executors come with the genesis and never leave.
     pub(crate) executors: [Option<PrincipalId>; Model::ALL.len()],
     pub(crate) calls: BTreeMap<CallId, Call>,
@@ -200,6 +232,8 @@ pub(crate) struct Agent {
     pub(crate) spec: String,
     pub(crate) spec_digest: Digest,
     pub(crate) state: AgentState,
+    /// Who paused it, while it is.
+    pub(crate) paused_by: Option<PrincipalId>,
     pub(crate) parent: PrincipalId,
     pub(crate) depth: u8,
     /// The grant it was spawned under.
@@ -207,8 +241,29 @@ pub(crate) struct Agent {
     pub(crate) plan: Plan,
     pub(crate) live_children: u32,
     pub(crate) open_calls: u32,
+    /// Tasks of it that are scheduled or started.
+    pub(crate) open_tasks: u32,
     /// Calls of it whose outcome nobody knows and nobody has settled.
     pub(crate) doubts: u32,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) agent: AgentId,
+    pub(crate) state: TaskState,
+    /// Attempts that were begun.
+    pub(crate) attempt: u16,
+    /// How long one attempt may take.
+    pub(crate) timeout_us: u64,
+    pub(crate) retry: Retry,
+    /// The next attempt begins no earlier.
+    pub(crate) not_before: Option<TimeUs>,
+    /// Until when the attempt under way may take.
+    pub(crate) due: Option<TimeUs>,
+    /// Tasks that must complete before and have not.
+    pub(crate) requires: Vec<TaskId>,
+    /// The commit count at its end.
+    pub(crate) ended: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -259,6 +314,11 @@ impl State {
             agents: BTreeMap::new(),
             running: 0,
             running_top: 0,
+            stopping: 0,
+            tasks: BTreeMap::new(),
+            ended_tasks: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            mailboxes: BTreeMap::new(),
             executors: [None; Model::ALL.len()],
             calls: BTreeMap::new(),
             open_calls: 0,
@@ -335,6 +395,11 @@ impl State {
     /// The digest of a bound tool.
     pub fn bound_digest(&self, tool: &str) -> Option<Digest> {
         self.tools.get(tool).map(|tool| tool.digest)
+    }
+
+    /// An agent and the agents above it, nearest first.
+    pub(crate) fn agent_and_above(&self, agent: AgentId) -> impl Iterator<Item = &Agent> {
+        std::iter::successors(self.agents.get(&agent), |agent| self.agents.get(&agent.parent))
     }
 
     /// Where an agent stands, if it is known.

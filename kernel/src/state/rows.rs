@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::body::v1::{Grant, GrantAmounts, Plan};
+use crate::body::v1::{Grant, GrantAmounts, Plan, Retry};
 use crate::body::{self};
 use crate::hash::{Context, derive};
-use crate::ids::{CallId, Digest, GrantId, KeyId, PrincipalId, Seq, SessionId, TimeUs};
+use crate::ids::{AgentId, CallId, Digest, GrantId, KeyId, MessageId, PrincipalId, Seq, SessionId, TaskId, TimeUs};
 use crate::state::{NonceKey, State};
 use crate::tool::{FactDecl, Need, Reserve};
 
@@ -18,6 +18,8 @@ pub(crate) mod table {
     pub(crate) const METER: u16 = 5;
     pub(crate) const TOOL: u16 = 6;
     pub(crate) const AGENT: u16 = 8;
+    pub(crate) const TASK: u16 = 9;
+    pub(crate) const MAILBOX: u16 = 11;
     pub(crate) const CALL: u16 = 12;
     pub(crate) const NONCE: u16 = 14;
     pub(crate) const REFUSALS: u16 = 15;
@@ -34,6 +36,8 @@ pub(crate) enum RowKey {
     Meter(GrantId),
     Tool(String),
     Agent(PrincipalId),
+    Task(TaskId),
+    Mailbox(AgentId),
     Call(CallId),
     Nonce(NonceKey),
     Refusals(PrincipalId),
@@ -50,6 +54,8 @@ impl RowKey {
             RowKey::Meter(_) => table::METER,
             RowKey::Tool(_) => table::TOOL,
             RowKey::Agent(_) => table::AGENT,
+            RowKey::Task(_) => table::TASK,
+            RowKey::Mailbox(_) => table::MAILBOX,
             RowKey::Call(_) => table::CALL,
             RowKey::Nonce(_) => table::NONCE,
             RowKey::Refusals(_) => table::REFUSALS,
@@ -60,7 +66,8 @@ impl RowKey {
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             RowKey::Session => &[],
-            RowKey::Principal(id) | RowKey::Agent(id) | RowKey::Refusals(id) => &id.0,
+            RowKey::Principal(id) | RowKey::Agent(id) | RowKey::Mailbox(id) | RowKey::Refusals(id) => &id.0,
+            RowKey::Task(id) => &id.0,
             RowKey::Key(id) => &id.0,
             RowKey::Grant(id) | RowKey::Meter(id) => &id.0,
             RowKey::Tool(name) => name.as_bytes(),
@@ -95,6 +102,8 @@ impl State {
         keys.extend(self.tools.keys().map(|name| RowKey::Tool(name.clone())));
         keys.extend(self.registered.keys().map(|name| RowKey::Tool(name.clone())));
         keys.extend(self.agents.keys().map(|id| RowKey::Agent(*id)));
+        keys.extend(self.tasks.keys().map(|id| RowKey::Task(*id)));
+        keys.extend(self.mailboxes.keys().map(|id| RowKey::Mailbox(*id)));
         keys.extend(self.calls.keys().map(|id| RowKey::Call(*id)));
         keys.extend(self.nonces.keys().map(|key| RowKey::Nonce(*key)));
         keys.extend(self.listed.keys().map(|id| RowKey::Listed(*id)));
@@ -177,15 +186,32 @@ impl State {
                     spec: &row.spec,
                     spec_digest: row.spec_digest,
                     state: row.state.number(),
+                    paused_by: row.paused_by,
                     parent: row.parent,
                     depth: row.depth,
                     grant: row.grant,
                     plan: &row.plan,
                     live_children: row.live_children,
                     open_calls: row.open_calls,
+                    open_tasks: row.open_tasks,
                     doubts: row.doubts,
                 })
             }
+            RowKey::Task(id) => {
+                let row = self.tasks.get(id)?;
+                body::encode(&TaskRow {
+                    agent: row.agent,
+                    state: row.state.number(),
+                    attempt: row.attempt,
+                    timeout_us: row.timeout_us,
+                    retry: &row.retry,
+                    not_before: row.not_before,
+                    due: row.due,
+                    requires: &row.requires,
+                    ended: row.ended,
+                })
+            }
+            RowKey::Mailbox(id) => body::encode(&MailboxRow { unread: self.mailboxes.get(id)? }),
             RowKey::Call(id) => {
                 let row = self.calls.get(id)?;
                 body::encode(&CallRow {
@@ -318,6 +344,8 @@ struct AgentRow<'a> {
     spec_digest: Digest,
     #[serde(rename = "stat")]
     state: u8,
+    #[serde(rename = "paus")]
+    paused_by: Option<PrincipalId>,
     #[serde(rename = "par")]
     parent: PrincipalId,
     #[serde(rename = "dpth")]
@@ -329,8 +357,36 @@ struct AgentRow<'a> {
     live_children: u32,
     #[serde(rename = "call")]
     open_calls: u32,
+    #[serde(rename = "task")]
+    open_tasks: u32,
     #[serde(rename = "dubt")]
     doubts: u32,
+}
+
+#[derive(Serialize)]
+struct TaskRow<'a> {
+    #[serde(rename = "agt")]
+    agent: AgentId,
+    #[serde(rename = "stat")]
+    state: u8,
+    #[serde(rename = "att")]
+    attempt: u16,
+    #[serde(rename = "tmo")]
+    timeout_us: u64,
+    #[serde(rename = "rtry")]
+    retry: &'a Retry,
+    #[serde(rename = "nbf")]
+    not_before: Option<TimeUs>,
+    due: Option<TimeUs>,
+    #[serde(rename = "req")]
+    requires: &'a [TaskId],
+    ended: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct MailboxRow<'a> {
+    #[serde(rename = "unrd")]
+    unread: &'a [MessageId],
 }
 
 #[derive(Serialize)]

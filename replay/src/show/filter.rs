@@ -59,7 +59,12 @@ fn agent_of(entry: &Entry, event: &Event) -> Option<PrincipalId> {
     match &event.body {
         Body::AgentSpawned(_) => Some(PrincipalId(toka_kernel::ids::derived(entry.session(), entry.header().seq, 0))),
         Body::AgentStarted(started) => Some(started.agent),
+        Body::AgentPaused(paused) => Some(paused.agent),
+        Body::AgentResumed(resumed) => Some(resumed.agent),
+        Body::AgentStopping(stopping) => Some(stopping.agent),
         Body::AgentEnded(ended) => Some(ended.agent),
+        Body::TaskScheduled(scheduled) => Some(scheduled.agent),
+        Body::MessageSent(sent) => Some(sent.to),
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
         | Body::SessionClosed(_)
@@ -77,6 +82,13 @@ fn agent_of(entry: &Entry, event: &Event) -> Option<PrincipalId> {
         | Body::ToolUnbound(_)
         | Body::OutcomeResolved(_)
         | Body::PrincipalAdded(_)
+        | Body::TaskStarted(_)
+        | Body::TaskCompleted(_)
+        | Body::TaskFailed(_)
+        | Body::TaskSkipped(_)
+        | Body::MessageTaken(_)
+        | Body::CallAttempted(_)
+        | Body::CancelRequested(_)
         | Body::Observed(_)
         | Body::SandboxProbed(_) => None,
     }
@@ -91,6 +103,8 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
         Body::ToolApproved(approved) => approved.name == tool,
         Body::ToolQuarantined(found) => found.name == tool,
         Body::ToolUnbound(unbound) => unbound.name == tool,
+        Body::CallAttempted(attempted) => names.tool(attempted.call) == tool,
+        Body::CancelRequested(cancelled) => names.tool(cancelled.call) == tool,
         Body::OutcomeResolved(resolved) => names.tool(resolved.call) == tool,
         Body::Refused(_, ask) => match ask.as_ref() {
             Ask::Call(asked) => asked.tool == tool,
@@ -103,10 +117,22 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
             | Ask::CloseSession(_)
             | Ask::SpawnAgent(_)
             | Ask::StartAgent(_)
+            | Ask::PauseAgent(_)
+            | Ask::ResumeAgent(_)
+            | Ask::StopAgent(_)
             | Ask::EndAgent(_)
+            | Ask::ScheduleTask(_)
+            | Ask::StartTask(_)
+            | Ask::CompleteTask(_)
+            | Ask::FailTask(_)
+            | Ask::SkipTask(_)
+            | Ask::SendMessage(_)
+            | Ask::TakeMessage(_)
             | Ask::Grant(_)
             | Ask::Revoke(_)
             | Ask::Report(_)
+            | Ask::ReportAttempt(_)
+            | Ask::CancelCall(_)
             | Ask::OpenSession(_)
             | Ask::EndSession(_)
             | Ask::ResolveOutcome(_)
@@ -125,6 +151,16 @@ fn is_about(event: &Event, tool: &str, names: &Names) -> bool {
         | Body::SessionRegistered(_)
         | Body::SessionEnded(_)
         | Body::PrincipalAdded(_)
+        | Body::AgentPaused(_)
+        | Body::AgentResumed(_)
+        | Body::AgentStopping(_)
+        | Body::TaskScheduled(_)
+        | Body::TaskStarted(_)
+        | Body::TaskCompleted(_)
+        | Body::TaskFailed(_)
+        | Body::TaskSkipped(_)
+        | Body::MessageSent(_)
+        | Body::MessageTaken(_)
         | Body::Observed(_)
         | Body::SandboxProbed(_) => false,
     }

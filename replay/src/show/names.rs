@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use toka_kernel::ids::{CallId, PrincipalId, derived};
+use toka_kernel::ids::{CallId, PrincipalId, TaskId, derived};
 use toka_kernel::{Body, Entry, Event, PrincipalKind};
+use toka_projections::Known;
 
 /// Names learned while going through a session.
 #[derive(Debug, Default)]
@@ -13,6 +14,22 @@ pub(super) struct Names {
     specs: BTreeMap<String, u64>,
     /// The tools of calls that are open.
     calls: BTreeMap<CallId, String>,
+    /// The names of tasks that have not ended.
+    tasks: BTreeMap<TaskId, String>,
+}
+
+impl Known for Names {
+    fn name(&self, id: PrincipalId) -> String {
+        self.of(id)
+    }
+
+    fn tool(&self, call: CallId) -> String {
+        Names::tool(self, call)
+    }
+
+    fn task(&self, task: TaskId) -> String {
+        self.tasks.get(&task).cloned().unwrap_or_else(|| task.short())
+    }
 }
 
 impl Names {
@@ -52,6 +69,9 @@ impl Names {
                 let kind = PrincipalKind::from_number(added.kind).map_or("principal", PrincipalKind::name);
                 self.principals.insert(id, format!("{kind} {}", id.short()));
             }
+            Body::TaskScheduled(scheduled) => {
+                self.tasks.insert(TaskId(made(0)), scheduled.name.clone());
+            }
             Body::CallAdmitted(admitted) => {
                 self.calls.insert(CallId(made(0)), admitted.tool.clone());
             }
@@ -71,6 +91,17 @@ impl Names {
             | Body::ToolQuarantined(_)
             | Body::ToolUnbound(_)
             | Body::OutcomeResolved(_)
+            | Body::AgentPaused(_)
+            | Body::AgentResumed(_)
+            | Body::AgentStopping(_)
+            | Body::TaskStarted(_)
+            | Body::TaskCompleted(_)
+            | Body::TaskFailed(_)
+            | Body::TaskSkipped(_)
+            | Body::MessageSent(_)
+            | Body::MessageTaken(_)
+            | Body::CallAttempted(_)
+            | Body::CancelRequested(_)
             | Body::Observed(_)
             | Body::SandboxProbed(_) => {}
         }
@@ -82,6 +113,15 @@ impl Names {
             // An outcome that nobody knows is settled by a later entry.
             Body::CallFinished(finished) if !matches!(finished.outcome.kind, 10 | 11) => {
                 self.calls.remove(&finished.call);
+            }
+            Body::TaskCompleted(completed) => {
+                self.tasks.remove(&completed.task);
+            }
+            Body::TaskFailed(failed) if failed.not_before.is_none() => {
+                self.tasks.remove(&failed.task);
+            }
+            Body::TaskSkipped(skipped) => {
+                self.tasks.remove(&skipped.task);
             }
             Body::OutcomeResolved(resolved) => {
                 self.calls.remove(&resolved.call);
@@ -105,6 +145,16 @@ impl Names {
             | Body::ToolQuarantined(_)
             | Body::ToolUnbound(_)
             | Body::PrincipalAdded(_)
+            | Body::AgentPaused(_)
+            | Body::AgentResumed(_)
+            | Body::AgentStopping(_)
+            | Body::TaskScheduled(_)
+            | Body::TaskStarted(_)
+            | Body::TaskFailed(_)
+            | Body::MessageSent(_)
+            | Body::MessageTaken(_)
+            | Body::CallAttempted(_)
+            | Body::CancelRequested(_)
             | Body::Observed(_)
             | Body::SandboxProbed(_) => {}
         }

@@ -278,7 +278,7 @@ fn directory(home: &Home, name: &str, dir: &Path) -> Result<PathBuf, Failure> {
 fn root_name(grant: &Capability) -> Option<&str> {
     match &grant.scope {
         Scope::Fs(scope) => Some(scope.path().anchor().root()),
-        Scope::Tool(_) | Scope::Agent(_) | Scope::Admin(_) => None,
+        Scope::Tool(_) | Scope::Agent(_) | Scope::Model(_) | Scope::Admin(_) => None,
     }
 }
 
@@ -382,6 +382,18 @@ fn call_of(entry: &Entry) -> Option<CallId> {
         | Body::ToolUnbound(_)
         | Body::OutcomeResolved(_)
         | Body::PrincipalAdded(_)
+        | Body::AgentPaused(_)
+        | Body::AgentResumed(_)
+        | Body::AgentStopping(_)
+        | Body::TaskScheduled(_)
+        | Body::TaskStarted(_)
+        | Body::TaskCompleted(_)
+        | Body::TaskFailed(_)
+        | Body::TaskSkipped(_)
+        | Body::MessageSent(_)
+        | Body::MessageTaken(_)
+        | Body::CallAttempted(_)
+        | Body::CancelRequested(_)
         | Body::Observed(_)
         | Body::SandboxProbed(_) => None,
     }
