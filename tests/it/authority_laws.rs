@@ -330,6 +330,7 @@ fn text_total() {
         "fs:",
         "tool:",
         "agent:",
+        "model:",
         "r",
         "/",
         "**",

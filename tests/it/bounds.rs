@@ -2,10 +2,10 @@
 
 use toka_kernel::body::v1::{
     AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, EndSessionAsked, GrantAmounts, GrantAsked,
-    GrantTo, IssueAsked, Milestone, ProbeAsked, RegisterToolAsked, SpawnAsked,
+    GrantTo, IssueAsked, Milestone, ProbeAsked, RegisterToolAsked, Retry, ScheduleAsked, SpawnAsked,
 };
 use toka_kernel::facts::Fact;
-use toka_kernel::ids::{Bytes, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId};
+use toka_kernel::ids::{Bytes, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId, TaskId};
 use toka_kernel::limits::{
     BODY_BYTES_MAX, CAPABILITY_BYTES_MAX, CAPABILITY_TEXT_BYTES_MAX, COMMAND_BYTES_MAX, REFUSAL_BYTES_MAX,
     SPAWN_GRANTS_BYTES_MAX,
@@ -154,7 +154,7 @@ fn a_list_of_names_in_a_plan_has_at_most_64() {
         asked.plan.milestones.push(Milestone { name: String::new(), members: vec![String::new(); members] });
         command(Ask::SpawnAgent(Box::new(asked)), 1)
     };
-    assert_eq!(code(&recorded(&session, session.opener(), &with(64))), 101);
+    assert_eq!(code(&recorded(&session, session.opener(), &with(64))), 102);
     assert!(with(65).check().is_err());
 }
 
@@ -341,4 +341,27 @@ fn a_genesis_with_a_capability_too_long_for_a_body_is_denied() {
     opening.grants[1].cap = toka_kernel::capability::Capability::parse(&long).expect("a capability");
     let denial = State::open(&opening, session.now_us).expect_err("denied");
     assert_eq!((denial.rule.as_deref(), denial.item), (Some("grants"), Some(1)));
+}
+
+#[test]
+fn a_task_has_a_name_of_1_kib_and_requires_64() {
+    let session = session();
+    let opener = session.opener();
+    let schedule = |name: usize, requires: usize| {
+        let retry = Retry { max: 1, base: 0, cap: 0 };
+        command(
+            Ask::ScheduleTask(ScheduleAsked {
+                agent: opener,
+                name: "x".repeat(name),
+                text: Some(0),
+                requires: vec![TaskId([1; 32]); requires],
+                priority: 1,
+                timeout_us: 1_000_000,
+                retry,
+            }),
+            1,
+        )
+    };
+    assert_eq!(largest(&session, opener, |name| schedule(name, 64)).0, 1_024);
+    assert_eq!(largest(&session, opener, |requires| schedule(1, requires)).0, 64);
 }

@@ -9,11 +9,13 @@ use std::path::Path;
 
 use toka_kernel::body::KINDS;
 use toka_kernel::body::v1::{
-    AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, EndHead, EndSessionAsked, GrantAmounts,
-    GrantTo, IssueAsked, ObserveAsked, Outcome, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked,
-    ResolveAsked, RevokeAsked, UnbindAsked,
+    AddPrincipalAsked, ApproveToolAsked, AttemptAsked, AttemptUsage, BindAsked, Binding, CallAsked, CancelAsked,
+    CompleteTaskAsked, EndAsked, EndHead, EndSessionAsked, FailTaskAsked, GrantAmounts, GrantTo, IssueAsked,
+    ObserveAsked, Outcome, PauseAsked, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked,
+    ResumeAsked, Retry, RevokeAsked, ScheduleAsked, SendAsked, SkipTaskAsked, StartTaskAsked, StopAsked, TakeAsked,
+    UnbindAsked,
 };
-use toka_kernel::ids::{CallId, Digest, GrantId, PrincipalId, derived};
+use toka_kernel::ids::{CallId, Digest, GrantId, MessageId, PrincipalId, TaskId, derived};
 use toka_kernel::tool::Effect;
 use toka_kernel::{Ask, Entry};
 use toka_tests::session::{EXECUTOR, Keys, Session, call, cited_genesis, opening, reader, reader_spec, report};
@@ -110,6 +112,69 @@ pub(crate) fn system() -> [Session; 2] {
     [system, work]
 }
 
+/// The kinds of agents that are paused and stopped, of their tasks and messages, and of calls that are tried again.
+pub(crate) fn work() -> Session {
+    let mut session = Session::open(&[
+        "fs:project/**#list,read?depth=2&exp=1800000000000000",
+        "tool:reader?depth=2&calls=50&exp=1800000000000000",
+        "agent:auditor?depth=2&live=4&exp=1800000000000000",
+        "admin:#cancel,pause?exp=1800000000000000",
+    ]);
+    let opener = session.opener();
+    let [fs, tool, agents, admin] = [0, 1, 2, 3].map(|index| session.root(index));
+    session.bind(reader());
+    let agent = session.agent(opener, "auditor", agents, &[(fs, "fs:project/docs/**#read"), (tool, "tool:reader")]);
+    let spawned = session.head.seq - 1;
+    let [docs, read] = [1, 2].map(|ordinal| GrantId(derived(session.id(), spawned, ordinal)));
+    let schedule = |name: &str, requires: Vec<TaskId>| {
+        let retry = Retry { max: 3, base: 1_000_000, cap: 30_000_000 };
+        let (name, text) = (name.to_owned(), Some(0));
+        Ask::ScheduleTask(ScheduleAsked { agent, name, text, requires, priority: 2, timeout_us: 60_000_000, retry })
+    };
+    let text = session.blob(b"list the files");
+    session.ask(agent, schedule("scan", Vec::new()), vec![text]);
+    let scan = TaskId(session.made(0));
+    let text = session.blob(b"judge each file");
+    session.ask(agent, schedule("judge", vec![scan]), vec![text]);
+    let judge = TaskId(session.made(0));
+    session.ask(agent, Ask::StartTask(StartTaskAsked { task: scan, attempt: 1 }), Vec::new());
+    let fail = FailTaskAsked { task: scan, attempt: 1, code: 2, retryable: true };
+    session.ask(agent, Ask::FailTask(fail), Vec::new());
+    session.now_us += 1_000_000;
+    session.ask(agent, Ask::StartTask(StartTaskAsked { task: scan, attempt: 2 }), Vec::new());
+    session.call(agent, "project:docs/a.md", read, &[docs]);
+    let running = CallId(session.made(0));
+    let usage = Some(AttemptUsage { tokens_in: 7, tokens_cached: 2, tokens_out: 1 });
+    let not_before = session.now_us + 500_000;
+    let part = session.blob(b"half an answer");
+    let again = AttemptAsked { call: running, attempt: 1, cause: 1, status: 503, not_before, usage, part: Some(0) };
+    session.ask(EXECUTOR, Ask::ReportAttempt(again), vec![part]);
+    let content = session.blob(b"look at b as well");
+    session.ask(opener, Ask::SendMessage(SendAsked { to: agent, content: 0, reply_to: None }), vec![content]);
+    let message = MessageId(session.made(0));
+    let reason = session.blob(b"no tokens left");
+    session.ask(PrincipalId::NODE, Ask::PauseAgent(PauseAsked { agent, why: 3, reason: Some(0) }), vec![reason]);
+    let take = Ask::TakeMessage(TakeAsked { message });
+    session.ask(agent, take.clone(), Vec::new());
+    session.ask_under(opener, admin, None, Ask::ResumeAgent(ResumeAsked { agent }), Vec::new());
+    session.ask(agent, take, Vec::new());
+    let result = session.blob(b"three files");
+    let done = CompleteTaskAsked { task: scan, attempt: 2, result: Some(0) };
+    session.ask(agent, Ask::CompleteTask(done), vec![result]);
+    let skip = SkipTaskAsked { task: judge, why: 1, because: Some(Digest(scan.0)) };
+    session.ask(agent, Ask::SkipTask(skip), Vec::new());
+    let reason = session.blob(b"it takes too long");
+    session.ask(opener, Ask::CancelCall(CancelAsked { call: running, why: 1, reason: Some(0) }), vec![reason]);
+    let reason = session.blob(b"enough");
+    session.ask(opener, Ask::StopAgent(StopAsked { agent, why: 1, reason: Some(0) }), vec![reason]);
+    let outcome = Outcome { kind: 8, detail: 1, number: None, symbol: None };
+    let cancelled = ReportAsked { attempt: 2, outcome, actual: vec![1], ..report(running) };
+    session.ask(EXECUTOR, Ask::Report(Box::new(cancelled)), Vec::new());
+    session.ask(PrincipalId::NODE, Ask::EndAgent(EndAsked { agent, how: 3, code: 0 }), Vec::new());
+    session.close();
+    session
+}
+
 fn lines(session: &Session) -> String {
     let line = |entry: &Entry| {
         let header = entry.header();
@@ -138,6 +203,11 @@ fn the_spine_has_the_bytes_it_always_had() {
 #[test]
 fn the_system_session_and_what_cites_it_have_the_bytes_they_always_had() {
     assert_eq!(system().iter().map(lines).collect::<String>(), file("0002-system.txt"));
+}
+
+#[test]
+fn the_session_of_an_agent_at_work_has_the_bytes_it_always_had() {
+    assert_eq!(lines(&work()), file("0003-work.txt"));
 }
 
 #[test]

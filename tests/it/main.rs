@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test looks at one kind and lets the others be")]
 
 mod agent_files;
+mod agents_at_work;
 mod authority_laws;
 mod bounds;
 mod bundles;

@@ -280,7 +280,12 @@ pub(crate) fn named(
     };
     // A right that nothing asks for is a mistake of who asks.
     let right = right.ok_or(Denial::new(Code::NoAdmin))?;
-    if right.ops().is_empty() || kind == PrincipalKind::Service && is_of_agents(state, &id) {
+    let by_agent_grant = match right {
+        Right::MayCover(_) => true,
+        Right::MayOrchestrate(ops, _) => ops.is_empty() || kind == PrincipalKind::Service && is_of_agents(state, &id),
+        Right::May(_) | Right::Must(_) | Right::MustSigned(_) => false,
+    };
+    if by_agent_grant {
         return agent_grant(state, by, kind, id, right, at).map(Some);
     }
     let index = grant::usable(state, &id, by, at)?;

@@ -114,6 +114,7 @@ pub(super) fn scope() -> impl Strategy<Value = Scope> {
         2 => one_argument().prop_map(Scope::Tool),
         3 => fs_scope().prop_map(Scope::Fs),
         1 => agent_scope().prop_map(Scope::Agent),
+        1 => name_pat().prop_map(Scope::Model),
         1 => admin_scope().prop_map(Scope::Admin),
     ]
 }

@@ -27,6 +27,7 @@ pub(super) struct Request {
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Admin(AdminOp),
+    Model(String),
     Tool {
         name: String,
         digest: Digest,
@@ -82,6 +83,7 @@ pub(super) fn what() -> impl Strategy<Value = What> {
             What::Fs { root, path, op: if op == FsOp::DeleteSelf { FsOp::Delete } else { op } }
         }),
         1 => (name(), select(vec![0, 1, 2, u32::MAX])).prop_map(|(spec, live)| What::Agent { spec, live }),
+        1 => name().prop_map(What::Model),
         1 => select(AdminOp::ALL.to_vec()).prop_map(What::Admin),
     ]
 }
@@ -127,8 +129,9 @@ pub(super) fn scope_covers(scope: &Scope, what: &What) -> bool {
         (Scope::Agent(scope), What::Agent { spec, live }) => {
             name_covers(&scope.spec, spec) && scope.live.is_none_or(|limit| *live <= limit)
         }
+        (Scope::Model(pattern), What::Model(name)) => name_covers(pattern, name),
         (Scope::Admin(scope), What::Admin(op)) => scope.has(*op),
-        (Scope::Tool(_) | Scope::Fs(_) | Scope::Agent(_) | Scope::Admin(_), _) => false,
+        (Scope::Tool(_) | Scope::Fs(_) | Scope::Agent(_) | Scope::Model(_) | Scope::Admin(_), _) => false,
     }
 }
 

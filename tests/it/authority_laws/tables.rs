@@ -40,7 +40,10 @@ fn an_error_says_where_what_and_what_to_do() {
          invisible character; other characters than [A-Za-z0-9._@+~-] need quotes"
     );
     let error = Capability::parse("net:https://a.example:443/**#GET").expect_err("later kind");
-    assert_eq!(error.to_string(), "the kind `net` is known but not built yet at byte 0: tool, fs, agent and admin are");
+    assert_eq!(
+        error.to_string(),
+        "the kind `net` is known but not built yet at byte 0: tool, fs, agent, model and admin are"
+    );
 }
 
 #[test]

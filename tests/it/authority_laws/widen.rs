@@ -100,6 +100,11 @@ fn wider_scopes(scope: &Scope, drop: bool) -> Vec<(Scope, Dim)> {
                 all.push((Some(Scope::Agent(AgentScope { spec: agent.spec.clone(), live })), Dim::Live));
             }
         }
+        Scope::Model(name) => {
+            all.push((Scope::parse("fs:r#read").ok(), Dim::Kind));
+            all.push((Some(Scope::Agent(AgentScope { spec: name.clone(), live: None })), Dim::Kind));
+            all.extend(wider_names(name).into_iter().map(|name| (Some(Scope::Model(name)), Dim::Name)));
+        }
         Scope::Admin(admin) => {
             all.push((Scope::parse("fs:r#read").ok(), Dim::Kind));
             for op in AdminOp::ALL.iter().filter(|op| !admin.has(**op)) {

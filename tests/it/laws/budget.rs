@@ -13,8 +13,9 @@ use crate::model::rules::Id;
 use crate::model::world::World;
 use crate::msgpack::Value;
 
-/// The grants on the chains of a call, what was promised to it, and what was charged once it ended.
-type Account = (BTreeSet<Id>, [u64; 7], Option<[u64; 7]>);
+/// The grants on the chains of a call, what was promised to it, what attempts of it that were lost were charged, and what
+/// was charged once it ended.
+type Account = (BTreeSet<Id>, [u64; 7], [u128; 7], Option<[u64; 7]>);
 
 /// What every call came to, gathered from the events alone.
 #[derive(Default)]
@@ -30,11 +31,17 @@ impl Ledger {
                 let id = crate::model::world::derived(world.head.session.0, world.head.seq, 0);
                 let leaves = std::iter::once(event.grant).chain(event.need_grants.iter().copied());
                 let chains = leaves.flat_map(|leaf| world.model.chain(leaf.0)).collect();
-                self.calls.insert(id, (chains, filled(&event.reserve), None));
+                self.calls.insert(id, (chains, filled(&event.reserve), [0; 7], None));
+            }
+            Body::CallAttempted(event) if event.cause >= 6 => {
+                let call = self.calls.get_mut(&event.call.0).expect("admitted");
+                for index in 1..7 {
+                    call.2[index] += u128::from(call.1[index]);
+                }
             }
             Body::CallFinished(event) => {
                 let call = self.calls.get_mut(&event.call.0).expect("admitted");
-                assert!(call.2.is_none(), "settled twice");
+                assert!(call.3.is_none(), "settled twice");
                 let mut charged = filled(event.charged.as_ref().unwrap_or(&event.actual));
                 charged[0] = 0;
                 let over: Vec<u64> = charged.iter().zip(call.1).map(|(c, r)| c.saturating_sub(r)).collect();
@@ -43,7 +50,7 @@ impl Ledger {
                 if over.iter().any(|amount| *amount > 0) {
                     self.overrun.extend(&call.0);
                 }
-                call.2 = Some(charged);
+                call.3 = Some(charged);
             }
             _ => {}
         }
@@ -52,8 +59,8 @@ impl Ledger {
     /// Whether no sum of this grant ever came near the top. Where one did, nothing limits it, and it stays there.
     fn is_exact(&self, grant: &Id, index: usize) -> bool {
         let under = self.calls.values().filter(|(chains, ..)| chains.contains(grant));
-        let all = under.map(|(_, reserve, charged)| {
-            u128::from(reserve[index]) + charged.map_or(0, |charged| u128::from(charged[index]))
+        let all = under.map(|(_, reserve, lost, charged)| {
+            u128::from(reserve[index]) + lost[index] + charged.map_or(0, |charged| u128::from(charged[index]))
         });
         all.sum::<u128>() <= u128::from(u64::MAX)
     }
@@ -61,9 +68,10 @@ impl Ledger {
     /// Spent and reserved of a grant, summed from nothing.
     fn sums(&self, grant: &Id) -> ([u128; 7], [u128; 7]) {
         let (mut spent, mut reserved) = ([0; 7], [0; 7]);
-        for (_, reserve, charged) in self.calls.values().filter(|(chains, ..)| chains.contains(grant)) {
+        for (_, reserve, lost, charged) in self.calls.values().filter(|(chains, ..)| chains.contains(grant)) {
             spent[0] += u128::from(reserve[0]);
             for index in 1..7 {
+                spent[index] += lost[index];
                 match charged {
                     Some(charged) => spent[index] += u128::from(charged[index]),
                     None => reserved[index] += u128::from(reserve[index]),
@@ -99,7 +107,7 @@ fn each_ledger(
     let mut ledger = Ledger::default();
     run(session, |world, step| {
         ledger.take(world, &step.event.body);
-        let moves = matches!(step.event.body, Body::CallAdmitted(_) | Body::CallFinished(_));
+        let moves = matches!(step.event.body, Body::CallAdmitted(_) | Body::CallAttempted(_) | Body::CallFinished(_));
         if moves { check(world, &ledger, &meters(world)) } else { Ok(()) }
     })?;
     Ok(())
@@ -177,6 +185,8 @@ proptest! {
                 }
                 // Sessions set aside and settle as well.
                 Body::SessionRegistered(_) | Body::SessionEnded(_) => {}
+                // An attempt that was lost is charged when it is, and not again when the call ends.
+                Body::CallAttempted(event) if event.cause >= 6 => {}
                 _ => prop_assert!(before.is_none_or(|before| before == meters.values().copied().sum_of())),
             }
             before = Some(meters.values().copied().sum_of());

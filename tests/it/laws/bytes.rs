@@ -31,7 +31,10 @@ pub(super) fn sample_of(system: bool) -> &'static (World, Vec<Head>) {
 fn grown(flavour: Flavour) -> (World, Vec<Head>) {
     let mut world = World::of(7, flavour);
     let mut rng = Rng(7);
-    while world.entries.len() < 500 {
+    // Until each table of the state has a row.
+    let is_poor =
+        |world: &World| flavour == Flavour::Cited && !world.state.rows().iter().any(|(table, ..)| *table == 11);
+    while world.entries.len() < 800 || is_poor(&world) {
         world.step(rng.next());
     }
     let heads = std::iter::once(Head::none()).chain(world.entries.iter().map(Entry::head)).collect();

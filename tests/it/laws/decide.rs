@@ -4,13 +4,17 @@ use std::sync::OnceLock;
 
 use proptest::prelude::*;
 use toka_kernel::body::v1::{
-    AddPrincipalAsked, ApproveToolAsked, BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, Deliverable, EndAsked,
-    EndHead, EndSessionAsked, GrantAmounts, GrantAsked, GrantTo, IssueAsked, Milestone, ObserveAsked, OpenSessionAsked,
-    Outcome, ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked, Retry, RevokeAsked,
-    RootAsked, SpawnAsked, StartAsked, Via,
+    AddPrincipalAsked, ApproveToolAsked, AttemptAsked, AttemptUsage, BindAsked, Binding, CallAsked, CancelAsked,
+    CloseAsked, CommitAsked, CompleteTaskAsked, Deliverable, EndAsked, EndHead, EndSessionAsked, FailTaskAsked,
+    GrantAmounts, GrantAsked, GrantTo, IssueAsked, Milestone, ObserveAsked, OpenSessionAsked, Outcome, PauseAsked,
+    ProbeAsked, QuarantineToolAsked, RegisterToolAsked, ReportAsked, ResolveAsked, ResumeAsked, Retry, RevokeAsked,
+    RootAsked, ScheduleAsked, SendAsked, SkipTaskAsked, SpawnAsked, StartAsked, StartTaskAsked, StopAsked, TakeAsked,
+    Usage, Via,
 };
 use toka_kernel::facts::Fact;
-use toka_kernel::ids::{Bytes, CallId, CommandId, Commitment, Digest, GrantId, KeyId, PrincipalId, SessionId};
+use toka_kernel::ids::{
+    Bytes, CallId, CommandId, Commitment, Digest, GrantId, KeyId, MessageId, PrincipalId, SessionId, TaskId,
+};
 use toka_kernel::limits::BODY_BYTES_MAX;
 use toka_kernel::tool::{FactDecl, Need, Reserve, Tool};
 use toka_kernel::{Ask, BlobRef, Body, Command, Entry, EntryRef, Event, Signed, Stamp, State, is_recordable};
@@ -98,6 +102,10 @@ proptest! {
 fn filled_by_decide(event: &Event) -> Vec<Vec<&'static str>> {
     let names: &[&str] = match &event.body {
         Body::SessionOpened(_) | Body::SessionClosed(_) | Body::AgentStarted(_) | Body::AgentEnded(_) => &[],
+        Body::AgentPaused(_) | Body::AgentResumed(_) | Body::AgentStopping(_) | Body::TaskScheduled(_) => &[],
+        Body::TaskStarted(_) | Body::TaskCompleted(_) | Body::TaskSkipped(_) => &[],
+        Body::MessageSent(_) | Body::MessageTaken(_) | Body::CallAttempted(_) | Body::CancelRequested(_) => &[],
+        Body::TaskFailed(_) => &["nbf"],
         Body::ToolRegistered(_) | Body::ToolApproved(_) | Body::PrincipalAdded(_) => &[],
         Body::OutcomeResolved(_) | Body::Observed(_) => &[],
         Body::ToolBound(_)
@@ -111,7 +119,7 @@ fn filled_by_decide(event: &Event) -> Vec<Vec<&'static str>> {
         Body::AgentSpawned(_) => &["par", "rsv", "grs.iss", "grs.sub", "grs.ans"],
         Body::GrantIssued(_) => &["grnt.iss", "grnt.ans"],
         Body::GrantRevoked(_) => &["std", "alr"],
-        Body::CallAdmitted(_) => &["mod", "rsv", "dead", "rule", "task", "par"],
+        Body::CallAdmitted(_) => &["mod", "rsv", "dead", "rule", "par"],
         Body::CallFinished(_) => &["chg", "over", "late", "of"],
     };
     let has = |place: &&Vec<&str>| match &event.body {
@@ -138,6 +146,9 @@ fn wild(rng: &mut Rng, system: bool) -> (PrincipalId, Command) {
     let (world, _) = sample_of(system);
     if rng.in_100(30) {
         return wild_of_system(rng, world);
+    }
+    if rng.in_100(40) {
+        return wild_work(rng);
     }
     let by = if rng.in_100(10) { PrincipalId(id(rng)) } else { PrincipalId(*rng.of(&people())) };
     let ask = match rng.below(12) {
@@ -172,6 +183,53 @@ fn wild(rng: &mut Rng, system: bool) -> (PrincipalId, Command) {
     if rng.in_100(3) {
         command.signed = Some(Bytes(vec![7; *rng.of(&[0, 100, 16_544, 16_545])]));
     }
+    (by, command)
+}
+
+/// What agents do beside calling tools, by anybody, about anything.
+fn wild_work(rng: &mut Rng) -> (PrincipalId, Command) {
+    let by = PrincipalId(if rng.in_100(10) { id(rng) } else { *rng.of(&people()) });
+    let (agent, task, call) = (PrincipalId(id(rng)), TaskId(id(rng)), CallId(id(rng)));
+    let (why, attempt) = (rng.below(10) as u8, *rng.of(&[0, 1, 1, 2, u16::MAX]));
+    let ask = match rng.below(12) {
+        0 => Ask::PauseAgent(PauseAsked { agent, why, reason: blob(rng) }),
+        1 => Ask::ResumeAgent(ResumeAsked { agent }),
+        2 => Ask::StopAgent(StopAsked { agent, why, reason: blob(rng) }),
+        3 => Ask::ScheduleTask(ScheduleAsked {
+            agent,
+            name: text(rng),
+            text: blob(rng),
+            requires: many(rng, 66, |rng| TaskId(id(rng))),
+            priority: why,
+            timeout_us: *rng.of(&[0, 1_000_000, 86_400_000_000, u64::MAX]),
+            retry: Retry { max: *rng.of(&[0, 3, 255]), base: number(rng), cap: number(rng) },
+        }),
+        4 => Ask::StartTask(StartTaskAsked { task, attempt }),
+        5 => Ask::CompleteTask(CompleteTaskAsked { task, attempt, result: blob(rng) }),
+        6 => Ask::FailTask(FailTaskAsked { task, attempt, code: rng.below(20) as u16, retryable: rng.in_100(80) }),
+        7 => Ask::SkipTask(SkipTaskAsked { task, why, because: rng.in_100(50).then(|| Digest(id(rng))) }),
+        8 => Ask::SendMessage(SendAsked { to: agent, content: blob(rng).unwrap_or(0), reply_to: None }),
+        9 => Ask::TakeMessage(TakeAsked { message: MessageId(id(rng)) }),
+        10 => Ask::ReportAttempt(AttemptAsked {
+            call,
+            attempt,
+            cause: why,
+            status: *rng.of(&[0, 429, u16::MAX]),
+            not_before: number(rng),
+            usage: rng.in_100(30).then(|| AttemptUsage {
+                tokens_in: number(rng),
+                tokens_cached: number(rng),
+                tokens_out: number(rng),
+            }),
+            part: blob(rng),
+        }),
+        _ => Ask::CancelCall(CancelAsked { call, why, reason: blob(rng) }),
+    };
+    let blobs = if rng.in_100(80) { wanted_blobs(&ask) } else { rng.below(70) };
+    let grains = *rng.of(&[0, 1, 4_096, 4_097, u32::MAX]);
+    let blobs = (0..blobs).map(|index| BlobRef { grains, commitment: Commitment([index as u8; 32]) }).collect();
+    let mut command = Command::new(CommandId([rng.next() as u8; 16]), 0, ask, blobs);
+    command.under = rng.in_100(30).then(|| grant_id(rng)).flatten();
     (by, command)
 }
 
@@ -260,7 +318,9 @@ fn people() -> Vec<[u8; 32]> {
 fn id(rng: &mut Rng) -> [u8; 32] {
     let (world, _) = sample();
     let model = &world.model;
-    let from: Vec<[u8; 32]> = match rng.below(5) {
+    let from: Vec<[u8; 32]> = match rng.below(7) {
+        5 => model.tasks.keys().copied().collect(),
+        6 => model.mailboxes.values().flatten().copied().chain([[0xfe; 32]]).collect(),
         0 => model.grants.keys().copied().collect(),
         1 => model.calls.keys().copied().collect(),
         2 => model.agents.keys().copied().collect(),
@@ -286,9 +346,21 @@ fn wanted_blobs(ask: &Ask) -> usize {
         Ask::RegisterTool(asked) => vec![asked.tool.text],
         Ask::ResolveOutcome(asked) => asked.evidence.into_iter().collect(),
         Ask::Observe(asked) => asked.detail.into_iter().collect(),
+        Ask::PauseAgent(asked) => asked.reason.into_iter().collect(),
+        Ask::StopAgent(asked) => asked.reason.into_iter().collect(),
+        Ask::ScheduleTask(asked) => asked.text.into_iter().collect(),
+        Ask::CompleteTask(asked) => asked.result.into_iter().collect(),
+        Ask::SendMessage(asked) => vec![asked.content],
+        Ask::ReportAttempt(asked) => asked.part.into_iter().collect(),
+        Ask::CancelCall(asked) => asked.reason.into_iter().collect(),
         Ask::CommitState(_)
         | Ask::StartAgent(_)
+        | Ask::ResumeAgent(_)
         | Ask::EndAgent(_)
+        | Ask::StartTask(_)
+        | Ask::FailTask(_)
+        | Ask::SkipTask(_)
+        | Ask::TakeMessage(_)
         | Ask::Grant(_)
         | Ask::OpenSession(_)
         | Ask::EndSession(_)
@@ -421,7 +493,7 @@ fn call(rng: &mut Rng) -> CallAsked {
         args: rng.below(10) as u16 / 9,
         asked: many(rng, 8, |rng| rng.in_100(50).then(|| number(rng))),
         narrow: narrow(rng),
-        task: rng.in_100(3).then_some(Digest([1; 32])),
+        task: rng.in_100(3).then(|| TaskId(id(rng))),
         parent: rng.in_100(3).then(|| CallId(id(rng))),
         unfit: rng.in_100(5).then(|| rng.below(800) as u16),
         detail: if rng.in_100(10) { Some(1) } else { None },
@@ -466,6 +538,13 @@ fn reported(rng: &mut Rng) -> ReportAsked {
         symbol: rng.in_100(30).then(|| text(rng)),
     };
     asked.actual = many(rng, 9, number);
+    asked.usage = rng.in_100(10).then(|| Usage {
+        tokens_in: number(rng),
+        tokens_cached: number(rng),
+        tokens_out: number(rng),
+        status: 200,
+        estimated: false,
+    });
     (asked.stdout, asked.stderr, asked.result, asked.record) = (blob(rng), blob(rng), blob(rng), blob(rng));
     asked.of = rng.in_100(3).then(|| EntryRef { session: Default::default(), seq: u64::MAX, hash: Default::default() });
     asked

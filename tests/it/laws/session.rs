@@ -1,6 +1,6 @@
 //! Laws about what may happen in a session, one command after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use toka_kernel::ids::{GrantId, PrincipalId};
@@ -66,6 +66,28 @@ proptest! {
                 prop_assert_eq!(&state.decide(PrincipalId(step.by), &command, world.now), &step.event);
             }
             before = Some(world.state.clone());
+            Ok(())
+        })?;
+    }
+
+    /// Compared by seq: no action of an agent, and no start of one, stands behind the entry that pauses or stops it or one
+    /// above it. And never do more agents run than may.
+    #[test]
+    fn no_action_starts_after_a_pause(session in a_session()) {
+        let mut held = Held::default();
+        run(session, |world, step| {
+            let acts = match &step.event.body {
+                Body::CallAdmitted(_) | Body::AgentSpawned(_) | Body::MessageSent(_) => Some(step.by),
+                Body::TaskStarted(_) | Body::MessageTaken(_) => Some(step.by),
+                Body::AgentStarted(event) => Some(event.agent.0),
+                _ => None,
+            };
+            if let Some(since) = acts.and_then(|agent| held.holding(agent)) {
+                prop_assert!(world.head.seq < since, "{} stands behind {}", world.head.seq, since);
+            }
+            held.take(world, &step.event.body);
+            let top = held.running.iter().filter(|agent| !held.parents.contains_key(&held.parents[*agent]));
+            prop_assert!(top.count() <= 3 && held.running.len() <= 256);
             Ok(())
         })?;
     }
@@ -174,6 +196,48 @@ proptest! {
             before = Some(grants);
             Ok(())
         })?;
+    }
+}
+
+/// Where an agent began to be held by an entry of its own, and who made it: told from the entries alone.
+#[derive(Default)]
+struct Held {
+    since: BTreeMap<Id, u64>,
+    parents: BTreeMap<Id, Id>,
+    running: BTreeSet<Id>,
+}
+
+impl Held {
+    fn take(&mut self, world: &World, body: &Body) {
+        let seq = world.head.seq;
+        match body {
+            Body::AgentSpawned(event) => {
+                self.parents.insert(derived(world.head.session.0, seq, 0), event.parent.0);
+            }
+            Body::AgentStarted(event) => {
+                self.running.insert(event.agent.0);
+            }
+            Body::AgentPaused(event) => {
+                self.since.insert(event.agent.0, seq);
+            }
+            Body::AgentResumed(event) => {
+                self.since.remove(&event.agent.0);
+            }
+            Body::AgentStopping(event) => {
+                self.since.insert(event.agent.0, seq);
+                self.running.remove(&event.agent.0);
+            }
+            Body::AgentEnded(event) => {
+                self.running.remove(&event.agent.0);
+            }
+            _ => {}
+        }
+    }
+
+    /// The entry that holds an agent, or one above it.
+    fn holding(&self, agent: Id) -> Option<u64> {
+        let own = self.since.get(&agent).copied();
+        own.or_else(|| self.parents.get(&agent).and_then(|parent| self.holding(*parent)))
     }
 }
 

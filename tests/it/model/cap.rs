@@ -21,6 +21,7 @@ pub(crate) mod dim {
     pub(crate) const DEPTH: u16 = 30;
     pub(crate) const CHILDREN: u16 = 31;
     pub(crate) const AGENTS: u16 = 36;
+    pub(crate) const TASKS: u16 = 37;
 }
 
 /// "Never".

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cap::{Arg, Cap, NEVER, Path, Scope, Use, dim};
-use super::system::{How, Key, Listed, Standing};
+use super::system::Standing as ToolStanding;
+use super::system::{How, Key, Listed};
+use super::work::{Plan, Standing, Task, Work, earliest_end};
 
 pub(crate) type Id = [u8; 32];
 
@@ -16,25 +18,94 @@ pub(crate) const NODE: Id = [0; 32];
 #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Ask {
     Commit,
-    Close { why: u8 },
-    Bind { tool: Tool, replaces: Option<u8>, cite: bool },
-    Grant { parent: Option<Id>, cap: Cap, to: Id },
-    Spawn { spec: String, grant: Id, asked: Vec<Option<u64>>, narrow: Vec<Option<Cap>>, grants: Vec<(Option<Id>, Cap)> },
-    Start { agent: Id },
-    End { agent: Id, how: u8, code: u16 },
-    Revoke { grant: Id },
+    Close {
+        why: u8,
+    },
+    Bind {
+        tool: Tool,
+        replaces: Option<u8>,
+        cite: bool,
+    },
+    Grant {
+        parent: Option<Id>,
+        cap: Cap,
+        to: Id,
+    },
+    Spawn {
+        spec: String,
+        grant: Id,
+        asked: Vec<Option<u64>>,
+        narrow: Vec<Option<Cap>>,
+        grants: Vec<(Option<Id>, Cap)>,
+        plan: Plan,
+    },
+    Work(Work),
+    Start {
+        agent: Id,
+    },
+    End {
+        agent: Id,
+        how: u8,
+        code: u16,
+    },
+    Revoke {
+        grant: Id,
+    },
     Call(Box<Call>),
-    Report { call: Id, attempt: u16, outcome: u8, actual: Vec<u64> },
-    Open { session: Id, opener: Id, roots: Vec<(Option<Id>, Cap)> },
-    EndSession { session: Id, how: u8, head: bool, spent: Vec<(Id, Vec<u64>)> },
-    Register { tool: Tool, state: u8 },
-    Approve { name: String, digest: u8 },
-    Quarantine { name: String, digest: u8, why: u8 },
-    Unbind { name: String, digest: u8, why: u8, cite: bool },
-    Resolve { call: Id, verdict: u8 },
-    AddPrincipal { kind: u8, custody: u8, keys: Vec<Key> },
-    Observe { what: u16, call: Option<Id> },
-    Probe { levels: u8 },
+    /// `usage` is tokens in, of these cached, and tokens out.
+    Report {
+        call: Id,
+        attempt: u16,
+        outcome: u8,
+        actual: Vec<u64>,
+        usage: Option<(u64, u64, u64)>,
+    },
+    Open {
+        session: Id,
+        opener: Id,
+        roots: Vec<(Option<Id>, Cap)>,
+    },
+    EndSession {
+        session: Id,
+        how: u8,
+        head: bool,
+        spent: Vec<(Id, Vec<u64>)>,
+    },
+    Register {
+        tool: Tool,
+        state: u8,
+    },
+    Approve {
+        name: String,
+        digest: u8,
+    },
+    Quarantine {
+        name: String,
+        digest: u8,
+        why: u8,
+    },
+    Unbind {
+        name: String,
+        digest: u8,
+        why: u8,
+        cite: bool,
+    },
+    Resolve {
+        call: Id,
+        verdict: u8,
+    },
+    AddPrincipal {
+        kind: u8,
+        custody: u8,
+        keys: Vec<Key>,
+    },
+    Observe {
+        what: u16,
+        call: Option<Id>,
+    },
+    Probe {
+        levels: u8,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -48,6 +119,7 @@ pub(crate) struct Call {
     pub(crate) asked: Vec<Option<u64>>,
     pub(crate) narrow: Vec<Option<Cap>>,
     pub(crate) unfit: Option<u16>,
+    pub(crate) task: Option<Id>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -121,12 +193,16 @@ pub(crate) struct Grant {
 pub(crate) enum Stage {
     Spawned,
     Running,
+    Paused,
+    Stopping,
     Ended,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Agent {
+    pub(crate) spec: String,
     pub(crate) stage: Stage,
+    pub(crate) paused_by: Option<Id>,
     pub(crate) parent: Id,
     pub(crate) grant: Id,
     pub(crate) depth: u8,
@@ -141,6 +217,8 @@ pub(crate) struct OpenCall {
     pub(crate) ended: bool,
     pub(crate) cancelled: bool,
     pub(crate) effect: u8,
+    pub(crate) attempt: u16,
+    pub(crate) deadline: u64,
     /// Nobody knows how it ended, and nobody has settled it.
     pub(crate) doubt: bool,
     /// State commitments since its end.
@@ -156,6 +234,9 @@ pub(crate) struct Model {
     pub(crate) agents: BTreeMap<Id, Agent>,
     pub(crate) tools: BTreeMap<String, Tool>,
     pub(crate) calls: BTreeMap<Id, OpenCall>,
+    pub(crate) tasks: BTreeMap<Id, Task>,
+    /// Unread messages, oldest first.
+    pub(crate) mailboxes: BTreeMap<Id, Vec<Id>>,
     pub(crate) closed: bool,
     pub(crate) just_committed: bool,
     pub(crate) is_system: bool,
@@ -164,7 +245,7 @@ pub(crate) struct Model {
     /// Who owns which key.
     pub(crate) owned: BTreeSet<(Id, Key)>,
     pub(crate) nonces: BTreeMap<(Key, u8), (u64, u64)>,
-    pub(crate) registered: BTreeMap<String, (u8, Standing)>,
+    pub(crate) registered: BTreeMap<String, (u8, ToolStanding)>,
     pub(crate) listed: BTreeMap<Id, Listed>,
 }
 
@@ -252,12 +333,18 @@ impl Model {
                 matches!(kind, Kind::Human | Kind::Agent | Kind::Service)
             }
             Ask::Call(_) => matches!(kind, Kind::Human | Kind::Agent | Kind::Service),
+            Ask::Work(work) => work.may(kind),
         };
         if !may {
             return Err(no(205));
         }
         self.in_class(ask)?;
-        if matches!(ask, Ask::Spawn { .. } | Ask::Call(_)) {
+        let is_act = match ask {
+            Ask::Spawn { .. } | Ask::Call(_) => true,
+            Ask::Work(work) => work.is_act(),
+            _ => false,
+        };
+        if is_act {
             self.must_run(by)?;
         }
         Ok(kind)
@@ -273,7 +360,7 @@ impl Model {
         made: &dyn Fn(u32) -> Id,
     ) -> Result<(), No> {
         self.signed(by, kind, ask, how.sign.as_ref(), at)?;
-        self.admin(by, how.under, ask, at)?;
+        self.admin(by, kind, how.under, ask, at)?;
         let under = how.under.filter(|_| !ask.is_of_node());
         let just_committed = self.just_committed;
         let answer = match ask {
@@ -284,24 +371,30 @@ impl Model {
             Ask::Close { why } => self.close(by, under, *why, just_committed),
             Ask::Bind { tool, replaces, cite } => self.bind(tool, *replaces, *cite),
             Ask::Grant { parent, cap, to } => self.grant(by, *parent, cap, *to, at, made),
-            Ask::Spawn { spec, grant, asked, narrow, grants } => {
-                self.spawn(by, spec, *grant, asked, narrow, grants, at, made)
+            Ask::Spawn { spec, grant, asked, narrow, grants, plan } => {
+                self.plan(spec, plan).and_then(|()| self.spawn(by, spec, *grant, asked, narrow, grants, at, made))
             }
+            Ask::Work(work) => self.work(by, under, work, at, made(0)),
             Ask::Start { agent } => self.start(by, under, *agent),
             Ask::End { agent, how, code } => self.end(by, *agent, *how, *code),
             Ask::Revoke { grant } => self.revoke(by, under, *grant),
             Ask::Call(call) => self.call(by, call, at, made),
-            Ask::Report { call, attempt, outcome, actual } => self.report(by, *call, *attempt, *outcome, actual),
+            Ask::Report { call, attempt, outcome, actual, usage } => {
+                self.report(by, *call, *attempt, *outcome, actual, *usage)
+            }
             Ask::Open { session, opener, roots } => self.open_session(by, *session, *opener, roots, at).map(|listed| {
                 self.listed.insert(*session, listed);
             }),
             Ask::EndSession { session, how, head, spent } => self.end_session(*session, *how, *head, spent),
             Ask::Register { tool, state } => self.register(tool.name, tool.digest, tool.effect, *state),
-            Ask::Approve { name, digest } => {
-                self.move_tool(name, *digest, &[Standing::Proposed, Standing::Quarantined], Standing::Approved)
-            }
+            Ask::Approve { name, digest } => self.move_tool(
+                name,
+                *digest,
+                &[ToolStanding::Proposed, ToolStanding::Quarantined],
+                ToolStanding::Approved,
+            ),
             Ask::Quarantine { why: 1..=3 | 5, name, digest } => {
-                self.move_tool(name, *digest, &[Standing::Approved], Standing::Quarantined)
+                self.move_tool(name, *digest, &[ToolStanding::Approved], ToolStanding::Quarantined)
             }
             Ask::Quarantine { .. } => Err(no(101)),
             Ask::Unbind { name, digest, why, cite } => self.unbind(name, *digest, *why, *cite),
@@ -325,8 +418,8 @@ impl Model {
 
     fn must_run(&self, by: Id) -> Result<(), No> {
         match self.agents.get(&by) {
-            Some(agent) if agent.stage != Stage::Running => Err(no(206)),
-            Some(_) if self.is_paused(by) => Err(no(207)),
+            Some(agent) if matches!(agent.stage, Stage::Spawned | Stage::Ended) => Err(no(206)),
+            Some(_) if self.is_held(by) => Err(no(207)),
             _ => Ok(()),
         }
     }
@@ -337,6 +430,8 @@ impl Model {
             call.commits_after += 1;
         }
         self.calls.retain(|_, call| call.commits_after < 2);
+        self.tasks.values_mut().filter(|task| !task.is_open()).for_each(|task| task.commits_after += 1);
+        self.tasks.retain(|_, task| task.commits_after < 2);
     }
 
     fn close(&mut self, by: Id, under: Option<Id>, why: u8, just_committed: bool) -> Result<(), No> {
@@ -555,7 +650,8 @@ impl Model {
         self.gates(&union)?;
         let depth = self.agents.get(&by).map_or(0, |parent| parent.depth) + 1;
         self.principals.insert(agent, Principal { kind: Kind::Agent, alive: true, models: 0 });
-        self.agents.insert(agent, Agent { stage: Stage::Spawned, parent: by, grant, depth });
+        let row = Agent { spec: spec.to_owned(), stage: Stage::Spawned, paused_by: None, parent: by, grant, depth };
+        self.agents.insert(agent, row);
         for id in chain {
             self.grants.get_mut(&id).expect("known").live += 1;
         }
@@ -579,8 +675,11 @@ impl Model {
         if self.agents[&agent].stage != Stage::Spawned {
             return Err(no(206));
         }
+        if self.is_held(agent) {
+            return Err(no(207));
+        }
         let running = |below_no_agent: bool| {
-            let running = self.agents.values().filter(|agent| agent.stage == Stage::Running);
+            let running = self.agents.values().filter(|agent| matches!(agent.stage, Stage::Running | Stage::Paused));
             let counted = running.filter(|agent| !below_no_agent || !self.agents.contains_key(&agent.parent));
             counted.count() as u32
         };
@@ -607,18 +706,35 @@ impl Model {
         if code > 17 || how == 1 && code != 0 || how == 2 && code == 0 {
             return Err(no(101));
         }
-        // What could never start is ended by the node.
-        let never_started = stage == Stage::Spawned && how == 2 && by == NODE;
-        if !never_started && (stage != Stage::Running || how == 3) {
+        let ends = match stage {
+            Stage::Ended => false,
+            Stage::Stopping => how == 3,
+            _ if how == 3 => self.is_stopping(agent),
+            Stage::Running => true,
+            // What could never start is ended by the node.
+            Stage::Spawned => how == 2 && by == NODE,
+            Stage::Paused => false,
+        };
+        if !ends {
             return Err(no(206));
         }
-        if by == agent && self.is_paused(by) {
+        if by == agent && self.is_held(by) {
             return Err(no(207));
         }
         let open = self.calls.values().any(|call| call.by == agent && !call.ended);
         if open || self.live_children(agent) > 0 {
             return Err(no(211));
         }
+        if how != 3 && stage == Stage::Running && self.open_tasks(agent) > 0 {
+            return Err(no(211));
+        }
+        let open: Vec<Id> =
+            self.tasks.iter().filter(|(_, task)| task.agent == agent && task.is_open()).map(|(id, _)| *id).collect();
+        for task in open {
+            self.end_task(task, Standing::Cancelled);
+        }
+        self.mailboxes.remove(&agent);
+        self.agents.get_mut(&agent).expect("known").paused_by = None;
         self.agents.get_mut(&agent).expect("known").stage = Stage::Ended;
         self.principals.get_mut(&agent).expect("known").alive = false;
         for id in self.chain(self.agents[&agent].grant) {
@@ -650,6 +766,11 @@ impl Model {
     fn call(&mut self, by: Id, call: &Call, at: u64, made: &dyn Fn(u32) -> Id) -> Result<(), No> {
         if let Some(code) = call.unfit {
             return Err(no(if matches!(code, 111 | 401 | 407..=414 | 611) { code } else { 101 }));
+        }
+        if let Some(task) = call.task
+            && self.own_task(by, task)?.standing != Standing::Started
+        {
+            return Err(no(206));
         }
         let tool = self.tools.get(&call.tool).ok_or(no(401))?.clone();
         if tool.digest != call.digest {
@@ -710,6 +831,7 @@ impl Model {
             node.in_flight += 1;
         }
         self.pass(&union, at);
+        let wall = worst[5].map_or(NEVER, |_| at.saturating_add(reserve[5]));
         let open = OpenCall {
             by,
             executor,
@@ -718,6 +840,8 @@ impl Model {
             ended: false,
             cancelled: false,
             effect: tool.effect,
+            attempt: 1,
+            deadline: wall.min(earliest_end(union.iter().map(|id| &self.grants[id].cap))),
             doubt: false,
             commits_after: 0,
         };
@@ -794,13 +918,30 @@ impl Model {
         Ok(())
     }
 
-    fn report(&mut self, by: Id, id: Id, attempt: u16, outcome: u8, actual: &[u64]) -> Result<(), No> {
+    fn report(
+        &mut self,
+        by: Id,
+        id: Id,
+        attempt: u16,
+        outcome: u8,
+        actual: &[u64],
+        usage: Option<(u64, u64, u64)>,
+    ) -> Result<(), No> {
         if !(1..=16).contains(&outcome) {
             return Err(no(101));
         }
         let grains = actual.iter().enumerate().all(|(index, amount)| !(1..=2).contains(&index) || amount % 256 == 0);
         if actual.len() > 7 || !grains || actual.last() == Some(&0) {
             return Err(no(105));
+        }
+        if let Some((tokens_in, cached, tokens_out)) = usage {
+            if cached > tokens_in {
+                return Err(no(101));
+            }
+            let tokens = u128::from(actual.get(3).copied().unwrap_or(0));
+            if u128::from(tokens_in) + u128::from(tokens_out) != tokens {
+                return Err(no(105).dim(dim::CALLS + 3));
+            }
         }
         let call = self.calls.get(&id).ok_or(no(701))?.clone();
         if call.ended {
@@ -810,7 +951,7 @@ impl Model {
         if by != call.executor && !(by == NODE && hidden) {
             return Err(no(703));
         }
-        if attempt != 1 {
+        if attempt != call.attempt {
             return Err(no(206));
         }
         let mut charged = [0; 7];

@@ -81,6 +81,7 @@ impl Ask {
             Ask::Register { .. } | Ask::Approve { .. } => Some((true, vec!["register-tool"])),
             Ask::AddPrincipal { .. } => Some((true, vec!["members"])),
             Ask::Resolve { .. } => Some((true, vec!["resolve"])),
+            Ask::Work(work) => work.ops().map(|ops| (false, ops)),
             _ => None,
         }
     }
@@ -132,7 +133,7 @@ impl Model {
         if sign.forged || sign.other_command { Err(no(121)) } else { Ok(()) }
     }
 
-    pub(super) fn admin(&self, by: Id, under: Option<Id>, ask: &Ask, at: u64) -> Result<(), No> {
+    pub(super) fn admin(&self, by: Id, kind: Kind, under: Option<Id>, ask: &Ask, at: u64) -> Result<(), No> {
         let under = under.filter(|_| !ask.is_of_node());
         let (must, ops) = match (ask.right(by), under) {
             (None, None) => return Ok(()),
@@ -140,6 +141,9 @@ impl Model {
             (Some(right), _) => right,
         };
         let Some(under) = under else { return if must { Err(no(312)) } else { Ok(()) } };
+        if let Some(answer) = self.orchestrates(by, kind, under, ask, at) {
+            return answer;
+        }
         self.usable(under, by, at)?;
         let need = Scope::Admin { ops: ops.into_iter().collect() };
         need.within(&self.grants[&under].cap.scope).map_err(|dim| no(312).at(under).dim(dim))
@@ -348,15 +352,6 @@ impl Model {
         }
         call.doubt = false;
         Ok(())
-    }
-
-    /// Whether nobody knows what this agent, or one above it, has done.
-    pub(super) fn is_paused(&self, agent: Id) -> bool {
-        let own = self.calls.values().any(|call| call.by == agent && call.doubt);
-        own || self
-            .agents
-            .get(&agent)
-            .is_some_and(|agent| self.agents.contains_key(&agent.parent) && self.is_paused(agent.parent))
     }
 
     /// A root grant that is issued later.

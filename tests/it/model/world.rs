@@ -4,26 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toka_kernel::body::v1::{
     BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, GrantTo, IssueAsked,
-    OpenSessionAsked, Outcome, ReportAsked, RevokeAsked, RootAsked, SpawnAsked, StartAsked,
+    OpenSessionAsked, Outcome, ReportAsked, Retry, RevokeAsked, RootAsked, SpawnAsked, StartAsked, Usage,
 };
 use toka_kernel::facts::{Fact as KernelFact, FactType};
-use toka_kernel::ids::{Bytes, CallId, CommandId, Commitment, Digest, EntryHash, GrantId, PrincipalId, SessionId};
+use toka_kernel::ids::{
+    Bytes, CallId, CommandId, Commitment, Digest, EntryHash, GrantId, PrincipalId, SessionId, TaskId,
+};
 use toka_kernel::signed::open_body;
 use toka_kernel::tool::{FactDecl, Need, Reserve, Tool as KernelTool};
 use toka_kernel::{
     BlobRef, CLASS_WORK, Command, Effect, Entry, EntryRef, Event, EventKey, Head, Keyring, Stamp, State, chain,
     is_recordable,
 };
-use toka_tests::session::{EXECUTOR, Keys, START_US, plan, report, system_genesis};
+use toka_tests::session::{EXECUTOR, Keys, START_US, report, system_genesis};
 
 use super::cap::{Arg, Cap, Path, Scope, Use};
 use super::rules::{Ask, Call, Fact, Id, Kind, Model, NODE, No, Principal, Stage, Tool};
 use super::system::{How, Key, Sign, Standing};
+use super::work::Plan;
 
 /// The lowest id of the two executors.
 const LOW_EXECUTOR: Id = [0xdd; 32];
 /// The second person of the session.
 const ANN: Id = [0xaa; 32];
+/// A program with rights of its own, which may orchestrate agents.
+const SERVICE: Id = [0xbb; 32];
 /// Nobody.
 const STRANGER: Id = [0x55; 32];
 
@@ -62,6 +67,7 @@ pub(crate) struct Step {
 }
 
 mod choose;
+mod work;
 
 pub(crate) struct World {
     pub(crate) model: Model,
@@ -204,6 +210,10 @@ fn roots(rng: &mut Rng) -> Vec<(Id, Cap)> {
         (ANN, tool("*")),
         (ANN, fs("project/a/**", &["read", "write", "delete"])),
         (ANN, agent("*", None)),
+        (SERVICE, agent("*", Some(2))),
+        (SERVICE, agent("aud.*", Some(0))),
+        (SERVICE, agent("other", Some(0))),
+        (SERVICE, admin(&["pause"])),
         (opener, admin(&ADMIN)),
         (opener, admin(&["cancel", "pause", "resolve", "revoke-any"])),
         (opener, Cap { gates: BTreeSet::from(["two-people".to_owned()]), ..admin(&ADMIN) }),
@@ -230,7 +240,7 @@ impl World {
             opening.class = CLASS_WORK;
         }
         opening.limits.max_running = 3;
-        for (id, kind, models) in [(ANN, 1, 0), (LOW_EXECUTOR, 3, 1)] {
+        for (id, kind, models) in [(ANN, 1, 0), (LOW_EXECUTOR, 3, 1), (SERVICE, 4, 0)] {
             let id = Some(PrincipalId(id));
             opening.principals.push(FirstPrincipal { id, kind, custody: 1, keys: Vec::new(), models });
         }
@@ -272,6 +282,7 @@ impl World {
             (ANN, Kind::Human, 0),
             (EXECUTOR.0, Kind::Executor, 1),
             (LOW_EXECUTOR, Kind::Executor, 1),
+            (SERVICE, Kind::Service, 0),
         ] {
             model.principals.insert(id, Principal { kind, alive: true, models });
         }
@@ -357,6 +368,9 @@ impl World {
     fn choose(&self, rng: &mut Rng) -> (Id, Ask) {
         if self.model.is_system {
             return self.choose_of_system(rng);
+        }
+        if rng.in_100(30) {
+            return self.work(rng);
         }
         match rng.below(1_000) {
             0..20 => self.resolve(rng),
@@ -495,8 +509,16 @@ impl World {
         let unfit = rng.in_100(1).then(|| *rng.of(&[111, 401, 407, 414, 611, 406, 301, 9]));
         let extra = rng.in_100(30);
         let name = name.to_owned();
-        let call = Call { tool: name, digest, grant, need_grants, facts, extra, asked, narrow, unfit };
+        let task = rng.in_100(15).then(|| self.task_of(by, rng));
+        let call = Call { tool: name, digest, grant, need_grants, facts, extra, asked, narrow, unfit, task };
         (by, Ask::Call(Box::new(call)))
+    }
+
+    /// Mostly a task that the asker is at.
+    fn task_of(&self, by: Id, rng: &mut Rng) -> Id {
+        let own = self.model.tasks.iter().filter(|(_, task)| task.agent == by).map(|(id, _)| *id);
+        let own: Vec<Id> = own.collect();
+        if own.is_empty() || rng.in_100(5) { [0x33; 32] } else { *rng.of(&own) }
     }
 
     fn narrowing(&self, rng: &mut Rng, name: &str) -> Cap {
@@ -516,7 +538,8 @@ impl World {
         let all: Vec<(&Id, _)> = self.model.calls.iter().collect();
         let from = if open.is_empty() || rng.in_100(8) { &all } else { &open };
         if from.is_empty() || rng.in_100(2) {
-            return (LOW_EXECUTOR, Ask::Report { call: [0x66; 32], attempt: 1, outcome: 1, actual: Vec::new() });
+            let (call, actual, usage) = ([0x66; 32], Vec::new(), None);
+            return (LOW_EXECUTOR, Ask::Report { call, attempt: 1, outcome: 1, actual, usage });
         }
         let (id, call) = rng.of(from);
         let outcome = *rng.of(&[1, 1, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16, 0, 17]);
@@ -538,8 +561,12 @@ impl World {
             10 | 11 if rng.in_100(50) => NODE,
             _ => call.executor,
         };
-        let attempt = if rng.in_100(99) { 1 } else { 2 };
-        (by, Ask::Report { call: **id, attempt, outcome, actual })
+        let attempt = if rng.in_100(99) { call.attempt } else { call.attempt + 1 };
+        let tokens = actual.get(3).copied().unwrap_or(0);
+        let usage = rng.in_100(20).then(|| {
+            *rng.of(&[(tokens, 0, 0), (tokens / 2, tokens / 4, tokens.div_ceil(2)), (tokens, 1, 1), (0, 1, tokens)])
+        });
+        (by, Ask::Report { call: **id, attempt, outcome, actual, usage })
     }
 
     fn grant(&self, rng: &mut Rng) -> (Id, Ask) {
@@ -662,7 +689,25 @@ impl World {
             3 => vec![Some(agent("*", Some(0)))],
             _ => Vec::new(),
         };
-        (by, Ask::Spawn { spec, grant, asked, narrow, grants })
+        let plan = self.plan(rng, &spec);
+        (by, Ask::Spawn { spec, grant, asked, narrow, grants, plan })
+    }
+
+    fn plan(&self, rng: &mut Rng, spec: &str) -> Plan {
+        let agents: Vec<Id> = self.model.agents.keys().copied().chain([STRANGER]).collect();
+        let ended = self.model.agents.iter().filter(|(_, agent)| agent.stage == Stage::Ended && agent.spec == spec);
+        let ended: Vec<Id> = ended.map(|(id, _)| *id).collect();
+        let then = if rng.in_100(97) { 1 + rng.below(4) as u8 } else { *rng.of(&[0, 5]) };
+        Plan {
+            requires: (0..if rng.in_100(20) { rng.below(3) } else { 0 }).map(|_| *rng.of(&agents)).collect(),
+            replaces: match rng.below(20) {
+                0..3 if !ended.is_empty() => Some(*rng.of(&ended)),
+                3 => Some(*rng.of(&agents)),
+                _ => None,
+            },
+            then,
+            retry: (then == 4) != rng.in_100(2),
+        }
     }
 
     fn start(&self, rng: &mut Rng) -> (Id, Ask) {
@@ -674,7 +719,8 @@ impl World {
             return (self.model.opener, Ask::Start { agent: STRANGER });
         }
         let agent = *rng.of(from);
-        (self.model.agents[&agent].parent, Ask::Start { agent })
+        let by = if rng.in_100(10) { SERVICE } else { self.model.agents[&agent].parent };
+        (by, Ask::Start { agent })
     }
 
     fn end(&self, rng: &mut Rng) -> (Id, Ask) {
@@ -733,7 +779,7 @@ impl World {
                 let grant = GrantTo { parent: parent.map(GrantId), cap: cap.text(), to: PrincipalId(*to) };
                 toka_kernel::Ask::Grant(IssueAsked { grant })
             }
-            Ask::Spawn { spec, grant, asked, narrow, grants } => {
+            Ask::Spawn { spec, grant, asked, narrow, grants, plan } => {
                 let child =
                     |(parent, cap): &(Option<Id>, Cap)| GrantAsked { parent: parent.map(GrantId), cap: cap.text() };
                 toka_kernel::Ask::SpawnAgent(Box::new(SpawnAsked {
@@ -748,7 +794,7 @@ impl World {
                     narrow: texts(narrow),
                     grants: grants.iter().map(child).collect(),
                     dropped: Vec::new(),
-                    plan: plan(),
+                    plan: kernel_plan(plan),
                 }))
             }
             Ask::Start { agent } => toka_kernel::Ask::StartAgent(StartAsked { agent: PrincipalId(*agent) }),
@@ -769,11 +815,16 @@ impl World {
                 args: blob(rng),
                 asked: call.asked.clone(),
                 narrow: texts(&call.narrow),
-                task: None,
+                task: call.task.map(TaskId),
                 parent: None,
                 unfit: call.unfit,
                 detail: call.unfit.and_then(|_| rng.in_100(50).then(|| blob(rng))),
             })),
+            Ask::Work(work) => World::kernel_work(work, &mut |grains| {
+                let commitment = Commitment(Digest::from_hex(&format!("{:064x}", rng.next())).expect("hex").0);
+                blobs.push(BlobRef { grains, commitment });
+                (blobs.len() - 1) as u16
+            }),
             Ask::Open { .. }
             | Ask::EndSession { .. }
             | Ask::Register { .. }
@@ -784,13 +835,20 @@ impl World {
             | Ask::AddPrincipal { .. }
             | Ask::Observe { .. }
             | Ask::Probe { .. } => self.kernel_ask(ask, &mut || blob(rng)),
-            Ask::Report { call, attempt, outcome, actual } => {
+            Ask::Report { call, attempt, outcome, actual, usage } => {
                 let stdout = rng.in_100(30).then(|| blob(rng));
                 let result = rng.in_100(70).then(|| blob(rng));
                 toka_kernel::Ask::Report(Box::new(ReportAsked {
                     attempt: *attempt,
                     outcome: Outcome { kind: *outcome, detail: 0, number: None, symbol: None },
                     actual: actual.clone(),
+                    usage: usage.map(|(tokens_in, tokens_cached, tokens_out)| Usage {
+                        tokens_in,
+                        tokens_cached,
+                        tokens_out,
+                        status: 200,
+                        estimated: false,
+                    }),
                     stdout,
                     result,
                     ..report(CallId(*call))
@@ -830,6 +888,16 @@ impl Revoker for (Id, Ask) {
         let above = world.model.chain(*grant);
         let top = &world.model.grants[above.last().expect("itself")];
         (*rng.of(&[node.subject, node.issuer, top.subject]), self.1)
+    }
+}
+
+fn kernel_plan(plan: &Plan) -> toka_kernel::body::v1::Plan {
+    toka_kernel::body::v1::Plan {
+        requires: plan.requires.iter().copied().map(PrincipalId).collect(),
+        replaces: plan.replaces.map(PrincipalId),
+        then: plan.then,
+        retry: plan.retry.then_some(Retry { max: 2, base: 1_000_000, cap: 30_000_000 }),
+        ..toka_tests::session::plan()
     }
 }
 

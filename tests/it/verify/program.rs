@@ -39,7 +39,7 @@ fn a_whole_log_is_said_to_be_whole() {
     OK: s.tkb: 1 session, 20 entries as written
     tamper-evident, anchor level L0: nobody outside vouches for the head
 
-    session 6820902cc86e  20 entries  closed  all of it stands
+    session e7886e3a3076  20 entries  closed  all of it stands
       frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
       blobs: 13 present, 0 omitted
     "#);
@@ -55,14 +55,14 @@ fn a_tampered_log_is_shown_with_its_cause_and_what_follows_from_it() {
     FAIL: s.tkb was tampered with or breaks the rules: SIG_INVALID at seq 7 (exit 3)
     tamper-evident, anchor level L0: nobody outside vouches for the head
 
-    session 6820902cc86e  20 entries  closed  seqs 0 to 6 stand
+    session e7886e3a3076  20 entries  closed  seqs 0 to 6 stand
       frame OK · chain FAIL · signatures FAIL · keys OK · commands OK · legality NOT_CHECKED · state NOT_CHECKED · blobs OK · tail OK · anchor NOT_CHECKED · freshness NOT_CHECKED
       blobs: 13 present, 0 omitted
 
-    #1 SIG_INVALID  session 6820902cc86e seq 7 byte 5758 signature: expected a signature by 9881b669d131efae…, actual 1e30092c910081a6…
+    #1 SIG_INVALID  session e7886e3a3076 seq 7 byte 5758 signature: expected a signature by 9881b669d131efae…, actual 4323016c15122fb8…
         → the signature does not fit the entry: the entry was changed or not signed by this key; compare with another copy
-      #2 STOPPED_AT  session 6820902cc86e seq 7  (follows from #1)
-      #3 LINK_MISMATCH  session 6820902cc86e seq 8 byte 6189 prev: expected 5f27a8ded75c6aa3…, actual 3dc4a5e4da626faa…  (follows from #1)
+      #2 STOPPED_AT  session e7886e3a3076 seq 7  (follows from #1)
+      #3 LINK_MISMATCH  session e7886e3a3076 seq 8 byte 6189 prev: expected d7f1a8b2a6a24227…, actual f41280c7eb745b6f…  (follows from #1)
     "#);
 }
 
@@ -74,11 +74,11 @@ fn an_open_log_says_so_in_its_first_line() {
     INCOMPLETE: s.tkb: truncation after seq 16 not excluded (exit 4)
     tamper-evident, anchor level L0: nobody outside vouches for the head
 
-    session 6820902cc86e  17 entries  open  all of it stands
+    session e7886e3a3076  17 entries  open  all of it stands
       frame OK · chain OK · signatures OK · keys OK · commands OK · legality OK · state OK · blobs OK · tail NOT_CHECKED · anchor NOT_CHECKED · freshness NOT_CHECKED
       blobs: 13 present, 0 omitted
 
-    #1 TRUNCATION_NOT_EXCLUDED  session 6820902cc86e seq 16: expected the end of the session, or an anchor that names this entry, actual c1f6722ee5726aa0…
+    #1 TRUNCATION_NOT_EXCLUDED  session e7886e3a3076 seq 16: expected the end of the session, or an anchor that names this entry, actual 1e2b904f2461bfad…
         → the session is open, so its end may have been cut off: compare the head with one you know from elsewhere
     "#);
     let (exit, out) = verified(&Log::of(&open()).bundle(), &["--require", "frame,chain,signatures,keys"]);
@@ -99,18 +99,18 @@ fn a_report_can_be_said_as_json() {
     let pretty = serde_json::to_string_pretty(&json["findings"][0]).expect("JSON");
     insta::assert_snapshot!(pretty, @r#"
     {
-      "actual": "02e52698333a5130e5d2a2b75dc6006581fba741a93033d20b98bea29d83df89",
+      "actual": "8e2e350e50f1c4c768492c3c00135cfc3e83833810c5567d4a9e015076899eac",
       "axis": "chain",
       "byte_offset": 5822,
       "caused_by": null,
       "class": "FAIL",
       "code": "BODY_HASH_MISMATCH",
       "detail": {},
-      "expected": "4152f285d4a28b70541b6bd70e001c15d7d343552f8fa9a75d526d609960763e",
+      "expected": "067563f1e4c50c6c2086e990aa00963fd871a7da0576f8c0f8841188fdeaf9f8",
       "field": "body_hash",
       "id": 1,
       "seq": 7,
-      "session": "6820902cc86e64a09345d71fc839a078975059be5d8b9b98ade1b873c09dddec",
+      "session": "e7886e3a3076992a43fc00cddb05e2a04baad4aca1bfa0461b05257467419746",
       "trusted_prefix_seq": 6
     }
     "#);
@@ -208,7 +208,7 @@ fn show_tells_what_happened_line_by_line() {
     "#);
     insta::assert_snapshot!(shown(&["--seq", "17.."]), @r#"
         17  2026-01-01T00:00:00.017000Z  AgentEnded      auditor completed by auditor
-        18  2026-01-01T00:00:00.018000Z  StateCommitted  state f80de6df42d0e199 after 17 by node
+        18  2026-01-01T00:00:00.018000Z  StateCommitted  state 816495b73e48b0bc after 17 by node
         19  2026-01-01T00:00:00.019000Z  SessionClosed   session closed: done by opener
     "#);
 }

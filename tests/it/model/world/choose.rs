@@ -17,6 +17,7 @@ impl World {
         let wanted = ask.right(by);
         let mut under = None;
         if let Some((must, ops)) = &wanted
+            && !ops.is_empty()
             && rng.in_100(if *must { 95 } else { 25 })
         {
             let need = super::Scope::Admin { ops: ops.iter().copied().collect() };
@@ -24,7 +25,21 @@ impl World {
                 grant.subject == by && need.within(&grant.cap.scope).is_ok() && self.is_live(id)
             };
             under = Some(self.some_grant(rng, fits));
-        } else if rng.in_100(1) {
+        }
+        let of_agents = wanted.as_ref().is_some_and(|(_, ops)| ops.is_empty()) || by == super::SERVICE;
+        if let Some(agent) = self.model.target_of(ask).filter(|_| of_agents && rng.in_100(50))
+            && let Some(agent) = self.model.agents.get(&agent)
+        {
+            let need = super::Scope::Agent { spec: agent.spec.clone(), live: Some(0) };
+            let fits = |id: &Id, grant: &super::super::rules::Grant| {
+                grant.subject == by && need.within(&grant.cap.scope).is_ok() && self.is_live(id)
+            };
+            let any = |_: &Id, grant: &super::super::rules::Grant| {
+                grant.subject == by && matches!(grant.cap.scope, super::Scope::Agent { .. })
+            };
+            under = Some(if rng.in_100(75) { self.some_grant(rng, fits) } else { self.some_grant(rng, any) });
+        }
+        if wanted.is_none() && rng.in_100(1) {
             under = Some(self.some_grant(rng, |_, _| true));
         }
         let must = match ask {
@@ -125,6 +140,9 @@ impl World {
 
     /// Mostly what only the system session has, with enough of the rest to have grants and agents there too.
     pub(super) fn choose_of_system(&self, rng: &mut Rng) -> (Id, Ask) {
+        if rng.in_100(10) {
+            return self.work(rng);
+        }
         match rng.below(1_000) {
             0..180 => self.open_session(rng),
             180..300 => self.end_session(rng),
