@@ -28,17 +28,35 @@ pub(super) fn sample_of(system: bool) -> &'static (World, Vec<Head>) {
     if system { system_sample() } else { sample() }
 }
 
+/// The first of many sessions that holds each kind of its class, and a row of each table of an agent's work.
 fn grown(flavour: Flavour) -> (World, Vec<Head>) {
-    let mut world = World::of(7, flavour);
-    let mut rng = Rng(7);
-    // Until each table of the state has a row.
-    let is_poor =
-        |world: &World| flavour == Flavour::Cited && !world.state.rows().iter().any(|(table, ..)| *table == 11);
-    while world.entries.len() < 800 || is_poor(&world) {
-        world.step(rng.next());
-    }
+    let world = (7..200).map(|seed| grown_from(seed, flavour)).find(|world| is_rich(world, flavour));
+    let world = world.expect("one of so many sessions is rich");
     let heads = std::iter::once(Head::none()).chain(world.entries.iter().map(Entry::head)).collect();
     (world, heads)
+}
+
+fn grown_from(seed: u64, flavour: Flavour) -> World {
+    let mut world = World::of(seed, flavour);
+    let mut rng = Rng(seed);
+    for _ in 0..2_000 {
+        if world.entries.len() < 500 || !is_rich(&world, flavour) {
+            world.step(rng.next());
+        }
+    }
+    world
+}
+
+fn is_rich(world: &World, flavour: Flavour) -> bool {
+    let of_work = |number: u16| (0x0201..=0x0502).contains(&number) || (0x0610..=0x0706).contains(&number);
+    let (work, tables): (bool, &[u16]) =
+        if flavour == Flavour::System { (false, &[8, 17]) } else { (true, &[8, 9, 11, 12]) };
+    let wanted = toka_kernel::body::KINDS.iter().filter(|kind| kind.name != "SessionClosed");
+    let mut wanted = wanted.filter(|kind| of_work(kind.number) == work || kind.name == "Observed");
+    let rows = world.state.rows();
+    world.entries.len() >= 500
+        && wanted.all(|kind| world.entries.iter().any(|entry| entry.header().kind == kind.number))
+        && tables.iter().all(|table| rows.iter().any(|(of, ..)| of == table))
 }
 
 proptest! {

@@ -327,7 +327,7 @@ fn id(rng: &mut Rng) -> [u8; 32] {
         3 => people(),
         _ => vec![[0; 32], [0xff; 32]],
     };
-    *rng.of(&from)
+    if from.is_empty() { [0xfd; 32] } else { *rng.of(&from) }
 }
 
 fn grant_id(rng: &mut Rng) -> Option<GrantId> {
