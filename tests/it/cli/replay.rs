@@ -220,7 +220,7 @@ fn wrong_words_after_replay_are_usage() {
     transcript!(desk.toka(&["replay", "show", "--kind", "Tea"]), @r"
     $ toka replay show --kind Tea
     --- stderr
-    error: --kind Tea: neither a number nor one of SessionOpened, StateCommitted, SessionClosed, SessionRegistered, SessionEnded, Refused, AgentSpawned, AgentStarted, AgentEnded, GrantIssued, GrantRevoked, ToolRegistered, ToolApproved, ToolQuarantined, ToolBound, ToolUnbound, CallAdmitted, CallFinished, OutcomeResolved, PrincipalAdded, Observed, SandboxProbed
+    error: --kind Tea: neither a number nor one of SessionOpened, StateCommitted, SessionClosed, SessionRegistered, SessionEnded, Refused, AgentSpawned, AgentStarted, AgentPaused, AgentResumed, AgentStopping, AgentEnded, TaskScheduled, TaskStarted, TaskCompleted, TaskFailed, TaskSkipped, MessageSent, MessageTaken, GrantIssued, GrantRevoked, ToolRegistered, ToolApproved, ToolQuarantined, ToolBound, ToolUnbound, CallAdmitted, CallFinished, CallAttempted, CancelRequested, OutcomeResolved, PrincipalAdded, Observed, SandboxProbed
     --- exit 2
     ");
     transcript!(desk.toka(&["replay", "show", "--seq", "9..3"]), @r"
