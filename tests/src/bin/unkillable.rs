@@ -1,7 +1,8 @@
 //! Plays the launcher of a program that cannot be killed, as one stuck in the kernel: it says that all went well, names
 //! a process that no signal reaches, and stays.
 //!
-//! It does so once in each folder; from then on it becomes the launcher that lies in the folder as `launcher`.
+//! It does so once in each folder; from then on, and to be tested, it becomes the launcher that lies in the folder as
+//! `launcher`.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -17,8 +18,9 @@ use toka_jail::spec::INPUTS_MAX;
 use toka_jail::status::{RECORD_BYTES_MAX, Record};
 
 fn main() -> io::Result<()> {
-    if File::create_new("unkillable").is_err() {
-        return Err(Command::new("./launcher").arg0("toka-jail").exec());
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    if !args.is_empty() || File::create_new("unkillable").is_err() {
+        return Err(Command::new("./launcher").arg0("toka-jail").args(args).exec());
     }
     // Nobody is left behind, whatever it pretends.
     set_parent_process_death_signal(Some(Signal::KILL))?;
