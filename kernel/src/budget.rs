@@ -115,8 +115,8 @@ impl Meter {
 
     /// Charges what was promised to an attempt that was lost, and keeps the promise for the next one.
     pub(crate) fn lose(&mut self, reserve: &Vector) {
-        for index in CALLS + 1..DIMENSIONS {
-            self.spent[index] = self.spent[index].saturating_add(reserve[index]);
+        for (spent, lost) in self.spent.iter_mut().zip(reserve).skip(CALLS + 1) {
+            *spent = spent.saturating_add(*lost);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the rules need to know of a tool.
 
 mod param;
+mod probe;
 mod run;
 mod sandbox;
 
@@ -18,6 +19,7 @@ use crate::limits::{
 };
 
 pub use param::{Items, ParamSpec, ParamType, is_param_name};
+pub use probe::{Probe, ProbeParam};
 pub use run::{
     ArgvItem, Artifact, FIXED_ENV, Outputs, Pass, ResultKind, Run, RunKind, Stdin, TOOLCHAINS, is_argv_text,
     is_artifact_path, is_env_name, is_flag, is_program_path, may_set, place,
@@ -182,6 +184,9 @@ pub struct ToolSpec {
     /// The foreign program behind it; a tool without one is part of the node. Not written when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<Run>,
+    /// How it is found out whether an interrupted call was done. Not written when there is none.
+    #[serde(rename = "prb", default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
 }
 
 /// Why bytes are no tool spec, or a spec has no bytes.
@@ -269,6 +274,7 @@ impl ToolSpec {
             ),
             (is_text(&self.result, 0, DESCRIPTION_CHARS_MAX), "result"),
             (self.labels.len() <= TOOL_LABELS_MAX && self.labels.iter().all(is_label), "labels"),
+            (self.may_probe(), "probe"),
         ];
         let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, field)| *field);
         let run = || self.run.as_ref().and_then(|run| run.fault(self.level, &self.params));
@@ -303,6 +309,14 @@ impl ToolSpec {
 
     fn may_need(&self, need: &Need) -> bool {
         need.text.len() <= NEED_BYTES_MAX && need.when.as_ref().is_none_or(|when| self.declares(when, FactType::Bool))
+    }
+
+    fn may_probe(&self) -> bool {
+        let reconciles = Effect::from_number(self.effect) == Some(Effect::Reconcile);
+        match &self.probe {
+            Some(probe) => reconciles && probe.is_sound(&self.params),
+            None => !reconciles,
+        }
     }
 
     fn may_reserve(&self, reserve: &Reserve) -> bool {

@@ -14,7 +14,6 @@ use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
-use toka_kernel::tool::Effect;
 use toka_kernel::{
     AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, EntryRef, Event, Genesis, State,
 };
@@ -22,15 +21,17 @@ use toka_projections::Views;
 use toka_tools::prepare;
 
 use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
-use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
+use crate::engine::{CommitError, Committed, Engine, LoadError, Parts, open_blob};
 use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool, outcome};
 use crate::genesis::{Drawn, genesis};
 use crate::sandbox::{self, Launcher};
 use crate::system::{System, SystemError};
 use crate::transcripts::{FoldError, Transcripts};
 
+mod reconcile;
 mod roots;
 
+use reconcile::Answer;
 use roots::{TREE_DEPTH_MAX, is_named, tree_depth, wanted};
 
 pub use roots::{right_to_resolve, root_grants};
@@ -170,6 +171,8 @@ pub struct Session {
     whys: BTreeMap<AgentId, agents::Why>,
     /// The step at which a jail could not be made.
     unavailable: Option<String>,
+    /// The interrupted call that each probe is about.
+    probes: BTreeMap<CallId, AdmittedCall>,
 }
 
 /// What a session needs besides its engine.
@@ -271,7 +274,7 @@ impl Session {
         }
         let mut session = Session::over(engine, means);
         session.transcripts = transcripts;
-        session.give_up_once()?;
+        session.settle_interrupted()?;
         session.unbind_quarantined()?;
         Ok(session)
     }
@@ -306,15 +309,6 @@ impl Session {
             Some(cite) => self.unbind(name, digest, cite),
             None => Ok(()),
         }
-    }
-
-    /// Says of each call that was interrupted and must not run twice that nobody knows what came of it.
-    fn give_up_once(&mut self) -> Result<(), RunError> {
-        let open: Vec<AdmittedCall> = self.views().calls.open_after(0).cloned().collect();
-        for call in open.into_iter().filter(|call| call.effect() == Effect::Once) {
-            self.report(Ended::unknown(&call))?;
-        }
-        Ok(())
     }
 
     /// Records what came of a call that nobody knew the outcome of, as the opener says: 1 done, 2 not done, 3 abandoned.
@@ -366,6 +360,7 @@ impl Session {
             ending: BTreeMap::new(),
             whys: BTreeMap::new(),
             unavailable: None,
+            probes: BTreeMap::new(),
         }
     }
 
@@ -477,6 +472,18 @@ impl Session {
             return self.end(agent, agent, false, EndCode::Budget);
         }
         let offered = agent_spec.tools.iter().any(|pattern| is_named(pattern, name));
+        self.ask_call(agent, id, name, arguments, offered).map(drop)
+    }
+
+    /// Prepares a call of a tool that is or is not offered to its agent, and asks for it.
+    fn ask_call(
+        &mut self,
+        agent: AgentId,
+        id: CommandId,
+        name: &str,
+        arguments: &serde_json::Value,
+        offered: bool,
+    ) -> Result<Committed, RunError> {
         let tool = self.tools.iter().find(|tool| tool.spec().name == name && offered).cloned();
         let digest = self.engine.state().bound_digest(name).unwrap_or_default();
         let (arguments, facts, extra, unfit, detail) = match &tool {
@@ -510,7 +517,8 @@ impl Session {
             detail: detail.is_some().then_some(1),
         };
         let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(detail).collect();
-        self.commit(agent, id, Ask::Call(Box::new(asked)), &blobs).map(drop)
+        let as_of = self.engine.state().head().seq;
+        Ok(self.engine.commit(agent, Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new()), &blobs)?)
     }
 
     /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
@@ -622,7 +630,7 @@ impl Session {
         let admitted = call.admitted_at;
         let Some(executor) = self.engine.state().executor_of(toka_kernel::tool::Model::Tool) else { return Ok(()) };
         let digest = derive(Context::CommandId, &[&ended.call.0, &ended.attempt.to_be_bytes(), b"report"]);
-        let (call, kind) = (ended.call, ended.outcome.kind);
+        let (call, kind, answer) = (ended.call, ended.outcome.kind, Answer::of(&ended));
         if kind == outcome::SANDBOX_UNAVAILABLE {
             self.unavailable = ended.outcome.symbol.clone().or(Some("unknown".to_owned()));
             // What was found out before no longer holds.
@@ -657,7 +665,10 @@ impl Session {
         command.as_of = admitted;
         let committed = self.engine.commit(executor, command, &blobs)?;
         refused("the report of a call", &committed.event)?;
-        if kind == outcome::PIN_MISMATCH { self.quarantine(call) } else { Ok(()) }
+        if kind == outcome::PIN_MISMATCH {
+            self.quarantine(call)?;
+        }
+        self.settle_by_probe(call, answer)
     }
 
     fn commit(&mut self, by: PrincipalId, id: CommandId, ask: Ask, blobs: &[Vec<u8>]) -> Result<Event, RunError> {

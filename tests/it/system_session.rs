@@ -419,19 +419,20 @@ fn an_agent_waits_while_nobody_knows_what_it_did() {
 
 #[test]
 fn what_was_lost_is_in_doubt_only_where_it_must_not_run_twice() {
-    for (effect, kind, doubt) in
-        [(Effect::Read, 10, false), (Effect::Once, 10, true), (Effect::Read, 11, true), (Effect::Once, 2, false)]
-    {
+    for (effect, kind, doubt) in [
+        (Effect::Read, 10, false),
+        (Effect::Once, 10, true),
+        (Effect::Read, 11, true),
+        (Effect::Once, 2, false),
+        (Effect::Reconcile, 10, true),
+        (Effect::Reconcile, 1, false),
+    ] {
         let (mut session, [upper, _], [of_upper, _]) = pair(effect);
         session.call(upper, "project:a", of_upper[0], &[of_upper[1]]);
         let call = CallId(session.made(0));
         assert_eq!(finish(&mut session, EXECUTOR, call, kind).name(), "CallFinished");
         assert_eq!(session.state.is_in_doubt(call), doubt, "{effect} {kind}");
     }
-    let mut session = Session::open(&[TOOL]);
-    let mut tool = reader();
-    tool.effect = Effect::Reconcile.number();
-    assert_eq!(code(&session.bind(tool)), 101, "there are no probes");
 }
 
 #[test]

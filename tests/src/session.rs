@@ -459,6 +459,7 @@ pub fn reader_spec() -> ToolSpec {
         result: String::new(),
         labels: BTreeMap::new(),
         run: None,
+        probe: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod authority;
 mod outputs;
 mod params;
 mod pass;
+mod probe;
 mod run;
 mod sandbox;
 
@@ -93,6 +94,7 @@ fn manifest(
             "pass",
             "outputs",
             "effect",
+            "probe",
             "facts",
             "needs",
             "reserve",
@@ -103,7 +105,7 @@ fn manifest(
             "host_calls",
             "requires",
         ],
-        later: &["input_schema", "probe"],
+        later: &["input_schema"],
         prefix: None,
     };
     let fields = problems.fields(spec, &shape)?;
@@ -218,8 +220,8 @@ fn foreign(
         );
     }
     let params = fields.get("params").map(|node| params::params(node, problems)).unwrap_or_default();
-    let words = [("read", Effect::Read), ("idempotent", Effect::Idempotent), ("once", Effect::Once)];
-    let effect = fields.get("effect").and_then(|node| problems.choice(node, "spec.effect", &words, &["reconcile"]));
+    let effect = fields.get("effect").and_then(|node| problems.choice(node, "spec.effect", &EFFECTS, &[]));
+    let probe = probe::probe(fields, effect, &params, problems);
     let authority = authority::authority(fields, &params, problems);
     let (sandbox, level) = sandbox::sandbox(fields.get("sandbox"), problems);
     let outputs = outputs::outputs(fields.get("outputs"), problems);
@@ -269,9 +271,18 @@ fn foreign(
         result,
         labels: metadata.labels,
         run: Some(run),
+        probe,
     };
     Some((spec, program.bytes, metadata.place))
 }
+
+/// The effect classes as manifests write them.
+const EFFECTS: [(&str, Effect); 4] = [
+    ("read", Effect::Read),
+    ("idempotent", Effect::Idempotent),
+    ("reconcile", Effect::Reconcile),
+    ("once", Effect::Once),
+];
 
 fn result_text(kind: ResultKind) -> &'static str {
     match kind {

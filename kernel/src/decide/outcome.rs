@@ -15,10 +15,10 @@ const LOST: u8 = 10;
 /// Every bit of the streams that can be cut: stdout, stderr.
 const STREAMS: u8 = 3;
 
-/// Whether an outcome leaves in doubt what was done. What was lost may have been done as well, and of a call that must
-/// not run twice nobody can find out by running it again.
+/// Whether an outcome leaves in doubt what was done. What was lost may have been done as well, and running it again is no
+/// way to find out unless its tool says that this does no harm.
 pub(crate) fn leaves_doubt(outcome: &Outcome, effect: Effect) -> bool {
-    outcome.kind == UNKNOWN || outcome.kind == LOST && effect == Effect::Once
+    outcome.kind == UNKNOWN || outcome.kind == LOST && matches!(effect, Effect::Once | Effect::Reconcile)
 }
 
 /// Checks what a report says of how the call ran.

@@ -15,7 +15,7 @@ pub(crate) fn register(state: &State, cmd: Option<Cmd>, asked: &RegisterToolAske
         Some(becomes @ (ToolState::Proposed | ToolState::Approved)) => becomes,
         Some(ToolState::Quarantined) | None => return Err(Denial::new(Code::Malformed).rule("state")),
     };
-    tool::check_effect(&tool::parse(&asked.tool)?)?;
+    tool::parse(&asked.tool)?;
     let known = state.registered.get(&asked.tool.name);
     let replaces = match known.map(|known| known.state) {
         None | Some(ToolState::Proposed | ToolState::Quarantined) => true,

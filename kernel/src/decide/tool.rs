@@ -25,26 +25,15 @@ pub(crate) fn bind(state: &State, cmd: Option<Cmd>, asked: &BindAsked) -> Result
 }
 
 fn check(state: &State, binding: &Binding) -> Result<(), Denial> {
-    let bound = parse(&binding.tool)?;
+    parse(&binding.tool)?;
     if binding.cite.map(|cite| cite.session) != state.session.system {
         return Err(Denial::new(Code::Malformed).rule("cite"));
     }
-    check_effect(&bound)?;
     match (state.tools.get(&binding.tool.name), binding.replaces) {
         (None, None) => Ok(()),
         (Some(before), Some(replaces)) if before.digest == replaces => Ok(()),
         (None, Some(_)) => Err(Denial::new(Code::UnknownTool)),
         (Some(_), _) => Err(Denial::new(Code::DigestChanged)),
-    }
-}
-
-/// Whether what a crash hides of a call can be settled.
-pub(crate) fn check_effect(tool: &BoundTool) -> Result<(), Denial> {
-    match tool.effect {
-        // Run again, or settled by a person.
-        Effect::Read | Effect::Idempotent | Effect::Once => Ok(()),
-        // Settled by a probe, which is not built.
-        Effect::Reconcile => Err(Denial::new(Code::Malformed).rule("effect class")),
     }
 }
 

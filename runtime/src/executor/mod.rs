@@ -3,7 +3,7 @@
 mod native;
 pub(crate) mod outcome;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -129,6 +129,11 @@ impl Ended {
         Ended::without_running(call, outcome::plain(outcome::UNKNOWN, 0))
     }
 
+    /// The report that `call` was done before a crash, as its probe says.
+    pub(crate) fn by_probe(call: &AdmittedCall) -> Ended {
+        Ended::without_running(call, outcome::plain(outcome::SUCCEEDED, outcome::DETAIL_PROBE))
+    }
+
     /// The report about a call of which nothing is kept.
     fn without_running(call: &AdmittedCall, outcome: Outcome) -> Ended {
         Ended {
@@ -166,8 +171,8 @@ pub struct Executors {
     running: BTreeMap<CallId, Arc<AtomicBool>>,
     /// Tools whose calls must not overlap; each is one lane.
     lanes: BTreeMap<String, Lane>,
-    /// The last admission that was taken from the view.
-    taken: u64,
+    /// Calls that do not run until somebody has said whether they were done.
+    held: BTreeSet<CallId>,
 }
 
 impl Executors {
@@ -204,7 +209,7 @@ impl Executors {
             })
         };
         let threads = (0..threads).map(start).collect();
-        Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, taken: 0 }
+        Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, held: BTreeSet::new() }
     }
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
@@ -218,9 +223,9 @@ impl Executors {
                 stop.store(true, Ordering::Relaxed);
             }
         }
-        let new: Vec<AdmittedCall> = views.calls.open_after(self.taken).cloned().collect();
-        for call in new {
-            self.taken = call.seq();
+        let open = views.calls.open_after(0);
+        let new = open.filter(|call| !self.running.contains_key(&call.id()) && !self.held.contains(&call.id()));
+        for call in new.cloned().collect::<Vec<_>>() {
             let stop = Arc::new(AtomicBool::new(views.calls.is_cancelled(call.id())));
             self.running.insert(call.id(), stop.clone());
             let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
@@ -228,6 +233,16 @@ impl Executors {
             self.hand(work);
         }
         Ok(())
+    }
+
+    /// Lets a call wait until [`Executors::release`].
+    pub(crate) fn hold(&mut self, call: CallId) {
+        self.held.insert(call);
+    }
+
+    /// Lets a held call run.
+    pub(crate) fn release(&mut self, call: CallId) {
+        self.held.remove(&call);
     }
 
     /// Hands a call to a thread, or lets it wait for its lane.

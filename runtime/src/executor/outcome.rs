@@ -18,6 +18,7 @@ pub(crate) const START_FAILED: u8 = 14;
 pub(crate) const PIN_MISMATCH: u8 = 15;
 pub(crate) const DECLINED: u8 = 16;
 
+pub(crate) const DETAIL_PROBE: u16 = 1;
 pub(crate) const DETAIL_CPU: u16 = 1;
 pub(crate) const DETAIL_MEMORY: u16 = 2;
 pub(crate) const DETAIL_FILE_SIZE: u16 = 4;

@@ -50,9 +50,11 @@ pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, Run
 pub fn right_to_resolve(spec: &AgentSpec, tools: &[Tool], exp_us: u64) -> Option<Capability> {
     let mut patterns = Vec::new();
     patterns_of(spec, &mut patterns, 0).ok()?;
-    let once = |tool: &Tool| tool.spec().effect == Effect::Once.number();
+    let doubtful = |tool: &Tool| {
+        Effect::from_number(tool.spec().effect).is_some_and(|effect| matches!(effect, Effect::Once | Effect::Reconcile))
+    };
     let named = |tool: &Tool| patterns.iter().any(|pattern| is_named(pattern, &tool.spec().name));
-    if !tools.iter().any(|tool| once(tool) && named(tool)) {
+    if !tools.iter().any(|tool| doubtful(tool) && named(tool)) {
         return None;
     }
     let mut right = Capability::parse("admin:#resolve").ok()?;
@@ -86,6 +88,11 @@ pub(super) fn wanted(tools: &[Tool], spec: &AgentSpec) -> Result<Vec<Tool>, RunE
             let known: Vec<&str> = tools.iter().map(|tool| tool.spec().name.as_str()).collect();
             return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
         }
+    }
+    for probe in wanted.iter().filter_map(|tool| tool.spec().probe.clone()).collect::<Vec<_>>() {
+        let found = tools.iter().find(|tool| tool.spec().name == probe.tool);
+        let known = || tools.iter().map(|tool| tool.spec().name.as_str()).collect::<Vec<_>>().join(", ");
+        wanted.push(found.ok_or_else(|| RunError::NoTool { pattern: probe.tool, known: known() })?.clone());
     }
     wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
     wanted.dedup_by(|a, b| a.spec().name == b.spec().name);

@@ -20,7 +20,7 @@ use super::{Desk, agents, transcript};
 
 /// The events of a session, as the store has them.
 fn events(desk: &Desk, session: &str) -> Vec<Event> {
-    let store = SqliteReader::open(&desk.at("home/toka.sqlite")).expect("a store");
+    let store = SqliteReader::open(desk.at("home/toka.sqlite")).expect("a store");
     let id = store.sessions(None).map(|row| row.expect("a row").session).find(|id| id.to_string() == session);
     let rows = store.read(id.expect("the session is there"), 0);
     rows.map(|row| Entry::read(&row.expect("a row").bytes).expect("an entry").event().expect("an event").clone())

@@ -1,6 +1,7 @@
 //! `toka tools`: from a manifest to a call, and what stands in between.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, chown};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -238,14 +239,9 @@ fn an_agent_may_use_more_tools_than_one_event_binds() {
     assert!(desk.toka(&["sessions", "show", &session]).out.contains("counter9 succeeded"));
 }
 
-/// Runs an agent whose only step is a call that must not run twice, and kills the engine while it runs. The call.
-fn killed_in_a_call_that_must_not_run_twice(desk: &Desk) -> (String, String) {
-    let slow = COUNTER.replace("effect: read", "effect: once").replace("counter", "slow");
-    desk.write("tools/slow.tool.yaml", slow);
-    desk.write("tools/slow.py", "import time\ntime.sleep(25)\n");
-    desk.toka(&["tools", "register", "tools/slow.tool.yaml", "--approve"]).expect(0);
-    let step = "{ id: slow, call: { tool: slow, args: { path: \"project:docs/guide.md\" } } }";
-    desk.write("slow.yaml", super::agents::reader(step).replace("file-reader", "slow"));
+/// Runs an agent in `agent` and kills the engine once its first call has begun and `far_enough`. The session and the call.
+fn killed_in_a_call(desk: &Desk, agent: &str, far_enough: impl Fn() -> bool) -> (String, String) {
+    desk.write("slow.yaml", agent);
     let args = ["run", "slow.yaml", "--root", "project=project", "--grant-requested", "--json"];
     let mut engine = desk.command("toka", &args).stdout(Stdio::piped()).spawn().expect("toka starts");
     let lines = BufReader::new(engine.stdout.take().expect("piped")).lines();
@@ -261,9 +257,144 @@ fn killed_in_a_call_that_must_not_run_twice(desk: &Desk) -> (String, String) {
             break;
         }
     }
+    while !far_enough() {
+        assert!(engine.try_wait().expect("asked").is_none(), "it has ended by itself");
+        std::thread::yield_now();
+    }
     engine.kill().expect("kills");
     engine.wait().expect("ends");
     (session, call)
+}
+
+/// Runs an agent whose only step is a call that must not run twice, and kills the engine while it runs. The call.
+fn killed_in_a_call_that_must_not_run_twice(desk: &Desk) -> (String, String) {
+    let slow = COUNTER.replace("effect: read", "effect: once").replace("counter", "slow");
+    desk.write("tools/slow.tool.yaml", slow);
+    desk.write("tools/slow.py", "import time\ntime.sleep(25)\n");
+    desk.toka(&["tools", "register", "tools/slow.tool.yaml", "--approve"]).expect(0);
+    let step = "{ id: slow, call: { tool: slow, args: { path: \"project:docs/guide.md\" } } }";
+    killed_in_a_call(desk, &super::agents::reader(step).replace("file-reader", "slow"), || true)
+}
+
+const BOOK: &str = "\
+apiVersion: toka/v1
+kind: Tool
+metadata: { name: book, version: 1.0.0, description: Writes its call into a ledger. }
+spec:
+  run: { kind: python, path: book.py }
+  params:
+    - { name: ledger, type: path, required: true, access: [create, list, read, write] }
+  effect: reconcile
+  probe: { tool: booked, params: { ledger: { arg: ledger }, id: { call: id } } }
+";
+
+const BOOKED: &str = "\
+apiVersion: toka/v1
+kind: Tool
+metadata: { name: booked, version: 1.0.0, description: Tells whether a call stands in a ledger. }
+spec:
+  run: { kind: python, path: booked.py }
+  params:
+    - { name: ledger, type: path, required: true, access: [list, read] }
+    - { name: id, type: string, required: true }
+  outputs: { result: text }
+  effect: read
+";
+
+const BOOKED_SCRIPT: &str = "\
+import json, os, sys
+asked = json.load(sys.stdin)
+ledger = asked['ledger']
+lines = open(ledger + '/lines').read().split() if os.path.exists(ledger + '/lines') else []
+print('unknown' if os.path.exists(ledger + '/lost') else 'done' if asked['id'] in lines else 'not_done')
+";
+
+/// A node with a ledger that is written before or after a long wait, and the call that was killed in that wait.
+fn killed_while_booking(before: bool) -> (Desk, String, String) {
+    let desk = desk();
+    let out = desk.at("project/out");
+    std::fs::create_dir_all(&out).expect("a folder");
+    // A program writes only where somebody else than root owns the folder.
+    if std::fs::metadata(&out).expect("a folder").uid() == 0 {
+        chown(&out, Some(65_534), Some(65_534)).expect("root gives files away");
+    }
+    let (wait, write) = (
+        "open(ledger + '/here', 'w')\nif not os.path.exists(ledger + '/go'): time.sleep(25)\n",
+        "open(ledger + '/lines', 'a').write(os.environ['TOKA_CALL_ID'] + '\\n')\n",
+    );
+    let (first, second) = if before { (write, wait) } else { (wait, write) };
+    let script = format!(
+        "import json, os, sys, time\nos.umask(0o022)\nledger = json.load(sys.stdin)['ledger']\n{first}{second}print('ok')\n"
+    );
+    desk.write("tools/book.tool.yaml", BOOK);
+    desk.write("tools/book.py", script);
+    desk.write("tools/booked.tool.yaml", BOOKED);
+    desk.write("tools/booked.py", BOOKED_SCRIPT);
+    desk.toka(&["tools", "register", "--discover", "tools", "--approve"]).expect(0);
+    let capabilities = r#""fs:project/out/**#create,list,read,write", "tool:book", "tool:booked""#;
+    let step = r#"{ id: book, call: { tool: book, args: { ledger: "project:out" } } }"#;
+    let agent = super::agents::agent("book", capabilities, "", step);
+    let here = desk.at("project/out/here");
+    let (session, call) = killed_in_a_call(&desk, &agent, || here.exists());
+    (desk, session, call)
+}
+
+/// Calls that stand in the ledger.
+fn booked(desk: &Desk) -> usize {
+    std::fs::read_to_string(desk.at("project/out/lines")).map_or(0, |lines| lines.lines().count())
+}
+
+#[test]
+fn a_call_that_was_done_before_a_crash_is_not_done_again() {
+    let (desk, session, _) = killed_while_booking(true);
+    desk.toka(&["run", "--resume", &session]).expect(0);
+    assert_eq!(booked(&desk), 1);
+    let shown = desk.toka(&["sessions", "show", &session]);
+    assert!(shown.out.contains("booked succeeded") && shown.out.contains("book succeeded"), "{shown}");
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_call_that_was_not_done_before_a_crash_is_done_once() {
+    let (desk, session, _) = killed_while_booking(false);
+    assert_eq!(booked(&desk), 0);
+    desk.write("project/out/go", "");
+    desk.toka(&["run", "--resume", &session]).expect(0);
+    assert_eq!(booked(&desk), 1);
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_probe_that_does_not_know_leaves_the_call_to_a_person() {
+    let (desk, session, call) = killed_while_booking(true);
+    desk.write("project/out/lost", "");
+    let ran = desk.toka(&["run", "--resume", &session]);
+    ran.expect(4);
+    assert!(ran.err.contains(&format!("nobody knows what came of call {call} of `book`")), "{ran}");
+    desk.toka(&["calls", "resolve", &session, &call, "done"]).expect(0);
+    desk.toka(&["run", "--resume", &session]).expect(0);
+    assert_eq!(booked(&desk), 1);
+}
+
+#[test]
+fn a_probe_is_a_tool_that_changes_nothing() {
+    let desk = desk();
+    desk.write("tools/book.tool.yaml", BOOK);
+    desk.write("tools/book.py", "");
+    for other in [None, Some(BOOKED.replace("effect: read", "effect: idempotent"))] {
+        let register: &[&str] = match &other {
+            None => &["tools/book.tool.yaml"],
+            Some(manifest) => {
+                desk.write("tools/booked.tool.yaml", manifest);
+                desk.write("tools/booked.py", BOOKED_SCRIPT);
+                &["tools/book.tool.yaml", "tools/booked.tool.yaml"]
+            }
+        };
+        let ran = desk.toka(&[&["tools", "register"], register].concat());
+        ran.expect(1);
+        assert!(ran.err.contains("the probe `booked` is no tool of `effect: read` here"), "{ran}");
+        desk.toka(&["tools", "show", "book"]).expect(2);
+    }
 }
 
 #[test]

@@ -15,7 +15,6 @@ pub(crate) const NODE: Id = [0; 32];
 
 /// What is asked, with capabilities as values.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Ask {
     Commit,
     Close {
@@ -386,7 +385,7 @@ impl Model {
                 self.listed.insert(*session, listed);
             }),
             Ask::EndSession { session, how, head, spent } => self.end_session(*session, *how, *head, spent),
-            Ask::Register { tool, state } => self.register(tool.name, tool.digest, tool.effect, *state),
+            Ask::Register { tool, state } => self.register(tool.name, tool.digest, *state),
             Ask::Approve { name, digest } => self.move_tool(
                 name,
                 *digest,
@@ -452,7 +451,7 @@ impl Model {
     }
 
     fn bind(&mut self, tool: &Tool, replaces: Option<u8>, cite: bool) -> Result<(), No> {
-        if cite != self.is_cited || tool.effect == 3 {
+        if cite != self.is_cited {
             return Err(no(101).item(0));
         }
         match (self.tools.get(tool.name), replaces) {
@@ -970,7 +969,7 @@ impl Model {
         }
         let call = self.calls.get_mut(&id).expect("known");
         call.ended = true;
-        call.doubt = outcome == 11 || outcome == 10 && call.effect == 4;
+        call.doubt = outcome == 11 || outcome == 10 && call.effect >= 3;
         Ok(())
     }
 }

@@ -257,15 +257,12 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn register(&mut self, name: &str, digest: u8, effect: u8, state: u8) -> Result<(), No> {
+    pub(super) fn register(&mut self, name: &str, digest: u8, state: u8) -> Result<(), No> {
         let becomes = match state {
             1 => Standing::Proposed,
             2 => Standing::Approved,
             _ => return Err(no(101)),
         };
-        if effect == 3 {
-            return Err(no(101));
-        }
         if let Some((known, standing)) = self.registered.get(name) {
             let takes_away = *standing == Standing::Approved && becomes == Standing::Proposed;
             if takes_away || *known == digest {

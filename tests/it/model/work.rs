@@ -139,7 +139,7 @@ impl Model {
         let (agent, only_service) = self.covered_agent(ask)?;
         let of_agents = self.grants.get(&under).is_some_and(|grant| matches!(grant.cap.scope, Scope::Agent { .. }));
         let no_other = ask.right(by).is_some_and(|(_, ops)| ops.is_empty());
-        if !no_other && !(kind == Kind::Service && of_agents) {
+        if !(no_other || kind == Kind::Service && of_agents) {
             return None;
         }
         if only_service && kind != Kind::Service {
@@ -418,7 +418,7 @@ impl Model {
             return Err(no(206));
         }
         let late = not_before >= call.deadline || at >= call.deadline;
-        if call.cancelled || call.effect == 4 || call.attempt >= 4 || late {
+        if call.cancelled || call.effect >= 3 || call.attempt >= 4 || late {
             return Err(no(211));
         }
         let union = self.union(&call.grants);

@@ -142,6 +142,8 @@ file_codes! {
     ReserveTooSmall = 1091,
     /// A sandbox that would confine nothing, or let in what must stay out.
     BadSandbox = 1092,
+    /// A tool of effect class reconcile that does not say how to find out, or one of another class that does.
+    ProbeMissing = 1093,
 }
 
 impl FileCode {

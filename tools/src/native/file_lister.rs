@@ -277,5 +277,6 @@ fn spec() -> ToolSpec {
         result: "JSON: entries, each with path (or path_base64), kind and bytes, sorted by path; truncated.".to_owned(),
         labels: BTreeMap::new(),
         run: None,
+        probe: None,
     }
 }

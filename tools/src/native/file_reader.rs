@@ -175,5 +175,6 @@ fn spec() -> ToolSpec {
             .to_owned(),
         labels: BTreeMap::new(),
         run: None,
+        probe: None,
     }
 }

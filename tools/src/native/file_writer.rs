@@ -353,6 +353,7 @@ fn spec() -> ToolSpec {
         result: "JSON: bytes and blake3 of what was written.".to_owned(),
         labels: BTreeMap::new(),
         run: None,
+        probe: None,
     }
 }
 

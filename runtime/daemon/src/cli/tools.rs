@@ -478,6 +478,7 @@ fn register(
     if found.is_empty() && errors.is_empty() {
         return Err(Failure::new(exit::FAILURE, "there is no manifest").hint("a manifest is called NAME.tool.yaml"));
     }
+    check_probes(home, &found)?;
     let key = approve.map(|key| operator_key(home, key)).transpose()?;
     let mut places = home.system()?;
     let mut system = open_system(home, &mut places, &writer(home)?)?;
@@ -495,6 +496,22 @@ fn register(
         talk("next: toka tools show NAME, then toka tools approve NAME");
     }
     if errors.is_empty() { Ok(exit::OK) } else { Err(Failure::new(exit::FAILURE, "not every manifest was registered")) }
+}
+
+/// Whether the probe of each of these tools is a tool that this node knows, or is about to, and that changes nothing.
+fn check_probes(home: &Home, found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
+    let mut known: BTreeMap<String, u8> =
+        as_stored(home)?.into_iter().map(|listed| (listed.spec.name, listed.spec.effect)).collect();
+    known.extend(found.iter().map(|(_, manifest)| (manifest.spec.name.clone(), manifest.spec.effect)));
+    for (file, manifest) in found {
+        let Some(probe) = &manifest.spec.probe else { continue };
+        if known.get(&probe.tool) != Some(&Effect::Read.number()) {
+            let what = format!("{}: the probe `{}` is no tool of `effect: read` here", file.display(), probe.tool);
+            return Err(Failure::new(exit::FAILURE, what)
+                .hint("register the probe before it or with it; a probe must not change what it looks at"));
+        }
+    }
+    Ok(())
 }
 
 /// Registers one tool; the state in which it stands then.
