@@ -4,35 +4,32 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use serde_json::json;
 use toka_kernel::body::v1::{
-    BindAsked, Binding, CallAsked, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, Plan, ProbeAsked,
-    ReportAsked, ResolveAsked, SpawnAsked, StartAsked, UnbindAsked,
+    CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ProbeAsked, ReportAsked, ResolveAsked, StartAsked,
 };
-use toka_kernel::capability::{Capability, ExactName, Scope};
+use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
-use toka_kernel::{
-    AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, EntryRef, Event, Genesis, State,
-};
+use toka_kernel::{AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
 use toka_projections::Views;
-use toka_tools::prepare;
 
-use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode, Next};
-use crate::engine::{CommitError, Committed, Engine, LoadError, Parts, open_blob};
+use crate::agents::{self, AgentSpec, EndCode, Next};
+use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
 use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool, outcome};
 use crate::genesis::{Drawn, genesis};
 use crate::sandbox::{self, Launcher};
 use crate::system::{System, SystemError};
 use crate::transcripts::{FoldError, Transcripts};
 
+mod asking;
 mod reconcile;
 mod roots;
+mod tools;
 
 use reconcile::Answer;
-use roots::{TREE_DEPTH_MAX, is_named, tree_depth, wanted};
+use roots::{TREE_DEPTH_MAX, wanted};
 
 pub use roots::{right_to_resolve, root_grants};
 
@@ -241,17 +238,6 @@ impl Session {
         Ok(session)
     }
 
-    /// Finds out what this machine can confine if one of these tools is a foreign program and the system session does
-    /// not know. The answer decides nothing: a jail that cannot be made is an outcome.
-    fn probe(&mut self, tools: &[Tool]) {
-        let (Some(system), Some(launcher)) = (&self.system, &self.launcher) else { return };
-        let is_program = |tool: &Tool| matches!(tool, Tool::Program(_));
-        if tools.iter().any(is_program) && system.is_probe_due(launcher) {
-            let launcher = launcher.clone();
-            self.probing = std::thread::Builder::new().spawn(move || sandbox::probe(&launcher)).ok();
-        }
-    }
-
     /// Loads a session that was interrupted.
     ///
     /// # Errors
@@ -277,38 +263,6 @@ impl Session {
         session.settle_interrupted()?;
         session.unbind_quarantined()?;
         Ok(session)
-    }
-
-    /// Unbinds the tools that were quarantined while nothing ran here.
-    fn unbind_quarantined(&mut self) -> Result<(), RunError> {
-        let Some(system) = &self.system else { return Ok(()) };
-        let mut found = Vec::new();
-        for (name, row) in self.views().registry.iter().filter(|(_, row)| row.unbound_at.is_none()) {
-            if let Some(cite) = system.quarantined(name, row.digest)? {
-                found.push((name.to_owned(), row.digest, cite));
-            }
-        }
-        found.into_iter().try_for_each(|(name, digest, cite)| self.unbind(name, digest, cite))
-    }
-
-    fn unbind(&mut self, name: String, digest: Digest, cite: EntryRef) -> Result<(), RunError> {
-        let asked = UnbindAsked { name, digest, why: DRIFT, cite };
-        let command = Command::of_node(Ask::UnbindTool(asked), Vec::new());
-        let committed = self.engine.commit(PrincipalId::NODE, command, &[])?;
-        refused("unbinding a tool", &committed.event)
-    }
-
-    /// Quarantines the tool of a call that was not run because its files are not what was approved, and takes it from
-    /// this session.
-    fn quarantine(&mut self, call: CallId) -> Result<(), RunError> {
-        let Some(row) = self.views().calls.get(call) else { return Ok(()) };
-        let name = row.tool.clone();
-        let Some(digest) = self.engine.state().bound_digest(&name) else { return Ok(()) };
-        let Some(system) = &mut self.system else { return Ok(()) };
-        match system.quarantine(&name, digest, None)? {
-            Some(cite) => self.unbind(name, digest, cite),
-            None => Ok(()),
-        }
     }
 
     /// Records what came of a call that nobody knew the outcome of, as the opener says: 1 done, 2 not done, 3 abandoned.
@@ -435,183 +389,6 @@ impl Session {
         Ok(())
     }
 
-    fn ask(&mut self, agent: AgentId, ask: agents::Ask) -> Result<(), RunError> {
-        let id = ask.id();
-        match ask {
-            agents::Ask::Call { tool, arguments, path, .. } => self.call(agent, id, &tool, &arguments, path),
-            agents::Ask::Spawn { spec, grants, .. } => self.spawn(agent, id, &spec, &grants),
-            agents::Ask::Start { agent: child, .. } => self.start(agent, id, child),
-        }
-    }
-
-    /// Starts a child. One that may not start is ended at once, or its parent would wait for it for ever.
-    fn start(&mut self, by: AgentId, id: CommandId, child: AgentId) -> Result<(), RunError> {
-        let event = self.commit(by, id, Ask::StartAgent(StartAsked { agent: child }), &[])?;
-        if let Body::Refused(refused, _) = &event.body {
-            let limit = Code::from_number(refused.code).is_some_and(Code::is_limit);
-            return self.end(PrincipalId::NODE, child, false, if limit { EndCode::Budget } else { EndCode::Call });
-        }
-        Ok(())
-    }
-
-    /// Prepares a call and asks for it. What preparing finds wrong is asked all the same, with the code it can only be
-    /// refused with, so that a bad request is an event too.
-    fn call(
-        &mut self,
-        agent: AgentId,
-        id: CommandId,
-        name: &str,
-        arguments: &serde_json::Value,
-        path: String,
-    ) -> Result<(), RunError> {
-        let Some(lane) = self.transcripts.get(agent) else { return Ok(()) };
-        let agent_spec = lane.spec.agent();
-        if lane.calls >= agent_spec.budget.calls {
-            let detail = format!("its budget of {} calls is used up", agent_spec.budget.calls);
-            self.whys.insert(agent, agents::Why { path, detail });
-            return self.end(agent, agent, false, EndCode::Budget);
-        }
-        let offered = agent_spec.tools.iter().any(|pattern| is_named(pattern, name));
-        self.ask_call(agent, id, name, arguments, offered).map(drop)
-    }
-
-    /// Prepares a call of a tool that is or is not offered to its agent, and asks for it.
-    fn ask_call(
-        &mut self,
-        agent: AgentId,
-        id: CommandId,
-        name: &str,
-        arguments: &serde_json::Value,
-        offered: bool,
-    ) -> Result<Committed, RunError> {
-        let tool = self.tools.iter().find(|tool| tool.spec().name == name && offered).cloned();
-        let digest = self.engine.state().bound_digest(name).unwrap_or_default();
-        let (arguments, facts, extra, unfit, detail) = match &tool {
-            None => (arguments.to_string().into_bytes(), Vec::new(), true, Some(Code::UnknownTool), None),
-            Some(tool) => match prepare(tool.spec(), &arguments.to_string()) {
-                Ok(ready) => (ready.arguments, ready.facts, ready.extra, None, None),
-                Err(error) => {
-                    let detail = json!({ "pointer": error.pointer, "rule": error.rule.to_string() }).to_string();
-                    let bytes = arguments.to_string().into_bytes();
-                    (bytes, Vec::new(), true, Some(Code::BadArguments), Some(detail.into_bytes()))
-                }
-            },
-        };
-        let (grant, need_grants) = match (&tool, unfit) {
-            (Some(tool), None) => self.name_grants(agent, tool, digest, &facts, extra),
-            (Some(_) | None, _) => (GrantId::ZERO, Vec::new()),
-        };
-        let asked = CallAsked {
-            tool: name.to_owned(),
-            digest,
-            grant,
-            need_grants,
-            facts,
-            extra,
-            args: 0,
-            asked: Vec::new(),
-            narrow: Vec::new(),
-            task: None,
-            parent: None,
-            unfit: unfit.map(Code::number),
-            detail: detail.is_some().then_some(1),
-        };
-        let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(detail).collect();
-        let as_of = self.engine.state().head().seq;
-        Ok(self.engine.commit(agent, Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new()), &blobs)?)
-    }
-
-    /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
-    fn name_grants(
-        &self,
-        agent: AgentId,
-        tool: &Tool,
-        digest: Digest,
-        facts: &[toka_kernel::facts::Fact],
-        extra: bool,
-    ) -> (GrantId, Vec<GrantId>) {
-        let needs = self.engine.state().needs_of(&tool.spec().name, digest, facts, extra).unwrap_or_default();
-        let mut named = needs.iter().map(|need| self.covering(agent, need));
-        let first = named.next().unwrap_or_default();
-        (first, named.collect())
-    }
-
-    fn covering(&self, agent: AgentId, need: &Scope) -> GrantId {
-        let held = || self.held(agent).filter(|row| same_kind(&row.1.scope, need));
-        let covers = held().find(|(_, cap)| need.within(&cap.scope).is_ok());
-        covers.or_else(|| held().next()).map(|(id, _)| id).unwrap_or_default()
-    }
-
-    /// The grants of a principal, those of the tail included.
-    fn held(&self, subject: PrincipalId) -> impl Iterator<Item = (GrantId, &Capability)> {
-        self.engine.state().grants_of(subject)
-    }
-
-    fn spawn(&mut self, by: AgentId, id: CommandId, name: &str, texts: &[String]) -> Result<(), RunError> {
-        let Some(spec) = self.transcripts.get(by).and_then(|lane| lane.spec.child(name)) else {
-            let what = format!("spawn {name}");
-            return Err(RunError::Refused { what, code: Code::BadName, need: None });
-        };
-        let below = tree_depth(&spec, 0)?.saturating_sub(1);
-        let grants = texts.iter().map(|text| self.child_grant(by, text, below)).collect();
-        let need = ExactName::parse(name).map(|name| Scope::agent_need(&name, 1));
-        let grant = need.map(|need| self.covering(by, &need)).unwrap_or_default();
-        self.ask_spawn(by, id, &spec, grant, grants).map(drop)
-    }
-
-    /// Names the parent of a grant that a spawn step asks for: the oldest held grant that covers it.
-    fn child_grant(&self, by: AgentId, text: &str, below: u8) -> GrantAsked {
-        let asked = |parent, cap: String| GrantAsked { parent, cap };
-        let Ok(mut cap) = Capability::parse(text) else { return asked(None, text.to_owned()) };
-        cap.depth = cap.depth.max(below);
-        let covers = |parent: &Capability| {
-            let mut filled = cap.clone();
-            filled.fill_from(parent);
-            filled.attenuates(parent).is_ok() && parent.depth > cap.depth
-        };
-        let held = || self.held(by).filter(|(_, parent)| same_kind(&parent.scope, &cap.scope));
-        let parent = held().find(|(_, parent)| covers(parent)).or_else(|| held().next());
-        asked(parent.map(|(id, _)| id), cap.to_string())
-    }
-
-    fn ask_spawn(
-        &mut self,
-        by: PrincipalId,
-        id: CommandId,
-        spec: &AgentSpec,
-        grant: GrantId,
-        grants: Vec<GrantAsked>,
-    ) -> Result<Event, RunError> {
-        let agent = spec.agent();
-        let asked = SpawnAsked {
-            spec: spec.name().to_owned(),
-            text: 0,
-            spec_digest: spec.digest(),
-            driver: DRIVER_VERSION,
-            // Grown from the session and the command, so that asking again asks the same.
-            seed: derive(Context::Id, &[&self.engine.session().0, &id.0]),
-            grant,
-            need_grants: Vec::new(),
-            asked: Vec::new(),
-            narrow: Vec::new(),
-            grants,
-            dropped: Vec::new(),
-            plan: Plan {
-                workstream: agent.workstream.clone().unwrap_or_else(|| "main".to_owned()),
-                phase: 1,
-                requires: Vec::new(),
-                then: agent.on_failure.then.number(),
-                retry: None,
-                essential: agent.on_failure.essential,
-                objectives: Vec::new(),
-                deliverables: Vec::new(),
-                milestones: Vec::new(),
-                replaces: None,
-            },
-        };
-        self.commit(by, id, Ask::SpawnAgent(Box::new(asked)), &[spec.encode()])
-    }
-
     /// Ends an agent, once its calls and children have ended.
     fn end(&mut self, by: PrincipalId, agent: AgentId, completed: bool, code: EndCode) -> Result<(), RunError> {
         if self.engine.state().is_busy(agent) {
@@ -674,34 +451,6 @@ impl Session {
     fn commit(&mut self, by: PrincipalId, id: CommandId, ask: Ask, blobs: &[Vec<u8>]) -> Result<Event, RunError> {
         let as_of = self.engine.state().head().seq;
         Ok(self.engine.commit(by, Command::new(id, as_of, ask, Vec::new()), blobs)?.event)
-    }
-
-    /// Binds as many tools as one event takes.
-    fn bind(&mut self, wanted: &[Tool]) -> Result<(), RunError> {
-        let fault = |error: toka_kernel::tool::ToolSpecError| RunError::Capability {
-            capability: "a tool".to_owned(),
-            why: error.to_string(),
-        };
-        let mut tools = Vec::new();
-        let mut blobs = Vec::new();
-        for (index, tool) in wanted.iter().enumerate() {
-            let text = u16::try_from(index).unwrap_or(u16::MAX);
-            let cite = self.approval(tool)?;
-            tools.push(Binding { tool: tool.spec().decision(text).map_err(fault)?, cite, replaces: None });
-            blobs.push(tool.spec().encode().map_err(fault)?);
-        }
-        let command = Command::of_node(Ask::BindTool(BindAsked { tools }), Vec::new());
-        let committed = self.engine.commit(PrincipalId::NODE, command, &blobs)?;
-        refused("binding the tools", &committed.event)
-    }
-
-    /// Where the system session approved a tool, if there is one.
-    fn approval(&self, tool: &Tool) -> Result<Option<EntryRef>, RunError> {
-        let Some(system) = &self.system else { return Ok(None) };
-        let name = &tool.spec().name;
-        let unapproved = || RunError::NotApproved(name.clone());
-        let digest = tool.spec().digest().map_err(|_| unapproved())?;
-        system.approval(name, digest)?.ok_or_else(unapproved).map(Some)
     }
 
     /// Spawns and starts the agent of the file, from the root grants and below them.
@@ -795,8 +544,6 @@ impl Session {
     }
 }
 
-/// Why a tool is unbound: its files have changed.
-const DRIFT: u8 = 1;
 /// Agents of a session that may run at the same time.
 const RUNNING_MAX: u16 = 10;
 
@@ -807,10 +554,6 @@ fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: b
     let executor = node.executor();
     genesis.principals.push(FirstPrincipal { id: Some(executor), kind: 3, custody: 1, keys: Vec::new(), models: 1 });
     genesis
-}
-
-fn same_kind(a: &Scope, b: &Scope) -> bool {
-    std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 fn short(digest: Digest) -> CommandId {
