@@ -83,6 +83,9 @@ pub enum RunError {
     /// There is a system session, and nobody signs what it is to open.
     #[error("a session is opened by its operator, and nothing was given to sign with")]
     Unsigned,
+    /// A tool that is asked what became of a call could change something itself.
+    #[error("the probe `{0}` is not of `effect: read` any more")]
+    NoProbe(String),
     /// A tool that the system session does not hold as approved under this digest.
     #[error("tool `{0}` is not approved as it stands")]
     NotApproved(String),

@@ -1,8 +1,8 @@
-//! Secrets are taken out of what a program gives back, in every form in which a program says things, before anything is
-//! hashed or kept.
+//! Secrets are taken out of what a program gives back, in the forms below, before anything is hashed or kept.
 //!
 //! Forms: as it is; base64 at each of the three alignments, in both alphabets; hexadecimal in both cases;
-//! percent-encoded; escaped as in JSON. A program that wants to give its secret away can always find another form:
+//! percent-encoded; escaped as in JSON. Lines of base64, other escapes and what is encoded
+//! twice are not among them, and a program that wants to give its secret away can always find another form:
 //! this keeps what happens by accident out of the log, and the sandbox keeps the program from telling anybody else.
 
 use std::collections::BTreeSet;

@@ -34,8 +34,7 @@ impl Answer {
 }
 
 impl Session {
-    /// Settles what was interrupted as the effect class of each call has it (execution.md §16): reads and idempotent calls
-    /// run again by themselves, of those that must not run twice nobody knows what came of them, and for the others their
+    /// Settles what was interrupted as the effect class of each call has it: reads and idempotent calls run again by themselves, of those that must not run twice nobody knows what came of them, and for the others their
     /// probe is asked.
     pub(super) fn settle_interrupted(&mut self) -> Result<(), RunError> {
         let open: Vec<AdmittedCall> = self.views().calls.open_after(0).cloned().collect();
@@ -60,6 +59,10 @@ impl Session {
         else {
             return self.report(Ended::unknown(call));
         };
+        let reads = |tool: &crate::executor::Tool| tool.spec().effect == Effect::Read.number();
+        if !self.tools.iter().any(|tool| tool.spec().name == probe.tool && reads(tool)) {
+            return self.report(Ended::unknown(call));
+        }
         let question = question(&probe, call.id(), &arguments);
         // Every restart asks anew: an earlier answer says nothing of what ran since.
         let head = self.engine.state().head().hash;

@@ -92,7 +92,11 @@ pub(super) fn wanted(tools: &[Tool], spec: &AgentSpec) -> Result<Vec<Tool>, RunE
     for probe in wanted.iter().filter_map(|tool| tool.spec().probe.clone()).collect::<Vec<_>>() {
         let found = tools.iter().find(|tool| tool.spec().name == probe.tool);
         let known = || tools.iter().map(|tool| tool.spec().name.as_str()).collect::<Vec<_>>().join(", ");
-        wanted.push(found.ok_or_else(|| RunError::NoTool { pattern: probe.tool, known: known() })?.clone());
+        let found = found.ok_or_else(|| RunError::NoTool { pattern: probe.tool.clone(), known: known() })?;
+        if found.spec().effect != Effect::Read.number() {
+            return Err(RunError::NoProbe(probe.tool));
+        }
+        wanted.push(found.clone());
     }
     wanted.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
     wanted.dedup_by(|a, b| a.spec().name == b.spec().name);

@@ -551,6 +551,15 @@ fn a_session_that_goes_on_reaches_the_nodes_folder_no_more_than_before() {
     hint: an agent must not reach keys or store; name another folder
     --- exit 2
     ");
+    fs::create_dir(desk.at("other")).expect("a folder");
+    let ran = desk.toka(&["run", "--resume", &session, "--root", "project=other"]);
+    transcript!(ran, @r"
+    $ toka run --resume <id> --root project=other
+    --- stderr
+    error: --root project: the session began with $DIR/project, and that is still there
+    hint: leave --root out, or begin another session
+    --- exit 2
+    ");
     fs::rename(desk.at("project"), desk.at("moved")).expect("moves");
     transcript!(desk.toka(&["run", "--resume", &session]), @r"
     $ toka run --resume <id>

@@ -381,7 +381,17 @@ fn a_probe_is_a_tool_that_changes_nothing() {
     let desk = desk();
     desk.write("tools/book.tool.yaml", BOOK);
     desk.write("tools/book.py", "");
-    for other in [None, Some(BOOKED.replace("effect: read", "effect: idempotent"))] {
+    let wrong = [
+        (None, "is no tool of `effect: read` here"),
+        (Some(BOOKED.replace("effect: read", "effect: idempotent")), "is no tool of `effect: read` here"),
+        (Some(BOOKED.replace("result: text", "result: json")), "does not answer in text"),
+        (Some(BOOKED.replace("name: id", "name: call")), "takes no `id`"),
+        (
+            Some(BOOKED.replace("  outputs", "    - { name: when, type: string, required: true }\n  outputs")),
+            "its `when`",
+        ),
+    ];
+    for (other, says) in wrong {
         let register: &[&str] = match &other {
             None => &["tools/book.tool.yaml"],
             Some(manifest) => {
@@ -392,9 +402,17 @@ fn a_probe_is_a_tool_that_changes_nothing() {
         };
         let ran = desk.toka(&[&["tools", "register"], register].concat());
         ran.expect(1);
-        assert!(ran.err.contains("the probe `booked` is no tool of `effect: read` here"), "{ran}");
+        assert!(ran.err.contains("the probe `booked` of `book`") && ran.err.contains(says), "{ran}");
         desk.toka(&["tools", "show", "book"]).expect(2);
     }
+    desk.write("tools/booked.tool.yaml", BOOKED);
+    desk.toka(&["tools", "register", "--discover", "tools", "--approve"]).expect(0);
+    let shown = desk.toka(&["tools", "show", "book"]);
+    assert!(shown.out.contains("probe   booked(id = its id, ledger = its ledger)"), "{shown}");
+    // What is a probe stays one.
+    desk.write("tools/booked.tool.yaml", BOOKED.replace("effect: read", "effect: once").replace("1.0.0", "2.0.0"));
+    desk.toka(&["tools", "register", "tools/booked.tool.yaml", "--approve"]).expect(1);
+    assert_eq!(desk.json(&["tools", "show", "booked"])["version"], "1.0.0");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use toka_store::{ReadLog, SqliteReader};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
-use super::print::talk;
+use super::print::{escaped, talk};
 use super::{run, tools};
 
 pub(crate) fn one(
@@ -190,7 +190,7 @@ fn tell_outcome(
     } else {
         match &result {
             Some(Value::String(text)) => writeln!(out, "{}", printable(text.as_bytes()))?,
-            Some(other) => writeln!(out, "{other:#}")?,
+            Some(other) => writeln!(out, "{}", escaped(&format!("{other:#}")))?,
             None => {}
         }
     }
@@ -208,14 +208,7 @@ fn tell_outcome(
 const SUCCEEDED: u8 = 1;
 const SANDBOX_UNAVAILABLE: u8 = 12;
 
-/// Text of a program as a terminal may be shown it: whatever could command the terminal is escaped.
+/// Text of a program as a terminal may be shown it: whatever could command the terminal or mislead a reader is escaped.
 pub(crate) fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.chars()
-        .flat_map(|c| {
-            let plain = !c.is_control() || c == '\n' || c == '\t';
-            let escaped = (!plain).then(|| c.escape_default());
-            plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
+    String::from_utf8_lossy(bytes).split('\t').map(escaped).collect::<Vec<_>>().join("\t")
 }

@@ -118,7 +118,17 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
     let key = home.event_key_of(epoch(log.as_ref(), session)?, now_us)?;
     let mut dirs = home.roots_of(session)?.unwrap_or_default();
     let named = named_roots(log.as_ref(), session)?;
-    dirs.extend(run.roots.iter().cloned());
+    for (name, dir) in &run.roots {
+        let dir = directory(home, name, dir)?;
+        // A directory that was moved can be named anew; one that is there is the one the session works in.
+        if let Some(began) =
+            dirs.get(name).and_then(|began| directory(home, name, began).ok()).filter(|began| *began != dir)
+        {
+            let what = format!("--root {name}: the session began with {}, and that is still there", began.display());
+            return Err(Failure::new(exit::USAGE, what).hint("leave --root out, or begin another session"));
+        }
+        dirs.insert(name.clone(), dir);
+    }
     for (name, dir) in &mut dirs {
         *dir = directory(home, name, dir)?;
     }
@@ -445,6 +455,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
         RunError::Commit(_)
         | RunError::Capability { .. }
         | RunError::NoTool { .. }
+        | RunError::NoProbe(_)
         | RunError::Stuck(_)
         | RunError::TooDeep
         | RunError::Closed(_) => exit::FAILURE,

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use toka_kernel::ToolState;
 use toka_kernel::keys::SecretKey;
-use toka_kernel::tool::{Effect, Level, ParamType, ToolSpec};
+use toka_kernel::tool::{Effect, Level, ParamType, Probe, ProbeParam, ResultKind, ToolSpec};
 use toka_projections::KnownTool;
 use toka_runtime::Home;
 use toka_runtime::clock::{GuardedClock, SystemClock};
@@ -262,7 +262,8 @@ fn document(tool: &Listed) -> Value {
         "state": tool.state.name(), "level": level(spec), "effect": effect(spec),
         "digest": spec.digest().map(|digest| digest.to_string()).ok(), "program": pin_text(&spec.program),
         "registered_at": tool.known.as_ref().map(|known| known.registered_at),
-        "params": params, "needs": needs, "secrets": secrets,
+        "params": params, "needs": needs,
+        "probe": spec.probe.as_ref().map(|probe| json!({ "tool": probe.tool, "asked": question(probe) })), "secrets": secrets,
     })
 }
 
@@ -302,10 +303,21 @@ fn words(tool: &Listed) -> Vec<String> {
         let when = need.when.as_ref().map(|when| format!(" if {when}")).unwrap_or_default();
         lines.push(format!("  needs   {}{when}", need.text));
     }
+    lines.extend(spec.probe.as_ref().map(|probe| format!("  probe   {}({})", probe.tool, question(probe))));
     for secret in spec.run.iter().flat_map(|run| &run.sandbox.secrets) {
         lines.push(format!("  secret  {} at {}", secret.handle, secret.place()));
     }
     lines
+}
+
+/// What a probe is asked.
+fn question(probe: &Probe) -> String {
+    let one = |param: &ProbeParam| match (&param.value, &param.arg) {
+        (Some(value), _) => format!("{} = {value}", param.name),
+        (None, Some(arg)) => format!("{} = its {arg}", param.name),
+        (None, None) => format!("{} = its id", param.name),
+    };
+    probe.params.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) fn unknown<'n>(name: &str, names: impl Iterator<Item = &'n str> + Clone) -> Failure {
@@ -478,6 +490,7 @@ fn register(
     if found.is_empty() && errors.is_empty() {
         return Err(Failure::new(exit::FAILURE, "there is no manifest").hint("a manifest is called NAME.tool.yaml"));
     }
+    check_names(&found)?;
     check_probes(home, &found)?;
     let key = approve.map(|key| operator_key(home, key)).transpose()?;
     let mut places = home.system()?;
@@ -498,17 +511,47 @@ fn register(
     if errors.is_empty() { Ok(exit::OK) } else { Err(Failure::new(exit::FAILURE, "not every manifest was registered")) }
 }
 
-/// Whether the probe of each of these tools is a tool that this node knows, or is about to, and that changes nothing.
-fn check_probes(home: &Home, found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
-    let mut known: BTreeMap<String, u8> =
-        as_stored(home)?.into_iter().map(|listed| (listed.spec.name, listed.spec.effect)).collect();
-    known.extend(found.iter().map(|(_, manifest)| (manifest.spec.name.clone(), manifest.spec.effect)));
+/// Whether these tools are the operator's own: those of the node are neither registered nor displaced.
+fn check_names(found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
+    let own = own()?;
     for (file, manifest) in found {
-        let Some(probe) = &manifest.spec.probe else { continue };
-        if known.get(&probe.tool) != Some(&Effect::Read.number()) {
-            let what = format!("{}: the probe `{}` is no tool of `effect: read` here", file.display(), probe.tool);
-            return Err(Failure::new(exit::FAILURE, what)
-                .hint("register the probe before it or with it; a probe must not change what it looks at"));
+        let name = &manifest.spec.name;
+        if manifest.spec.run.is_none() {
+            let what = format!("{}: `{name}` is part of the node and needs no registration", file.display());
+            return Err(Failure::new(exit::FAILURE, what));
+        }
+        if own.iter().any(|own| own.spec.name == *name) {
+            let what = format!("{}: the name `{name}` belongs to a tool of the node", file.display());
+            return Err(Failure::new(exit::FAILURE, what).hint("give the tool another name"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the probe of every tool, with these registered, is one that changes nothing and takes what it is asked.
+fn check_probes(home: &Home, found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
+    let mut known: BTreeMap<String, ToolSpec> =
+        as_stored(home)?.into_iter().map(|listed| (listed.spec.name.clone(), listed.spec)).collect();
+    known.extend(found.iter().map(|(_, manifest)| (manifest.spec.name.clone(), manifest.spec.clone())));
+    for (name, probe) in known.values().filter_map(|spec| Some((&spec.name, spec.probe.as_ref()?))) {
+        let wrong = |what: &str| {
+            Failure::new(exit::FAILURE, format!("the probe `{}` of `{name}` {what}", probe.tool)).hint(
+                "register the probe before it or with it; it must not change what it looks at, and answers in text",
+            )
+        };
+        let Some(spec) = known.get(&probe.tool).filter(|spec| spec.effect == Effect::Read.number()) else {
+            return Err(wrong("is no tool of `effect: read` here"));
+        };
+        if spec.run.as_ref().is_none_or(|run| run.outputs.result != ResultKind::Text.number()) {
+            return Err(wrong("does not answer in text: `outputs: { result: text }`"));
+        }
+        let asked = |param: &str| probe.params.iter().any(|asked| asked.name == param);
+        let taken = |param: &str| spec.params.iter().any(|taken| taken.name == param);
+        if let Some(asked) = probe.params.iter().find(|asked| !taken(&asked.name)) {
+            return Err(wrong(&format!("takes no `{}`", asked.name)));
+        }
+        if let Some(missing) = spec.params.iter().find(|param| param.required && !asked(&param.name)) {
+            return Err(wrong(&format!("is not asked its `{}`, which it requires", missing.name)));
         }
     }
     Ok(())
@@ -524,14 +567,6 @@ fn register_one(
     key: Option<&SecretKey>,
 ) -> Result<&'static str, Failure> {
     let spec = &manifest.spec;
-    if spec.run.is_none() {
-        let what = format!("{}: `{}` is part of the node and needs no registration", file.display(), spec.name);
-        return Err(Failure::new(exit::FAILURE, what));
-    }
-    if own()?.iter().any(|own| own.spec.name == spec.name) {
-        let what = format!("{}: the name `{}` belongs to a tool of the node", file.display(), spec.name);
-        return Err(Failure::new(exit::FAILURE, what).hint("give the tool another name"));
-    }
     let folder = std::fs::canonicalize(file)?.parent().map(Path::to_owned).unwrap_or_default();
     let digest = spec.digest().map_err(|error| Failure::new(exit::FAILURE, error.to_string()))?;
     let before = system.tools().get(&spec.name).cloned();
