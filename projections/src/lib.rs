@@ -13,7 +13,6 @@ mod calls;
 mod catalogue;
 mod grants;
 mod mailboxes;
-mod probed;
 mod registry;
 mod tasks;
 mod timeline;
@@ -26,7 +25,6 @@ pub use calls::{Attempt, CallRow, Calls, Finished};
 pub use catalogue::{Catalogue, KnownTool};
 pub use grants::{GrantRow, Grants};
 pub use mailboxes::{Mailboxes, MessageRow};
-pub use probed::Probed;
 pub use registry::{Registry, ToolRow};
 pub use tasks::{TaskRow, Tasks};
 pub use timeline::{Known, Moment, Timeline, outcome_word, outcome_words, words};
@@ -38,8 +36,6 @@ pub struct Views {
     pub registry: Registry,
     /// Tools that the system session knows.
     pub catalogue: Catalogue,
-    /// What the machine can confine, once that was tried. In the system session only.
-    pub probed: Option<Probed>,
     /// Agents.
     pub agents: Agents,
     /// Tasks of agents.
@@ -60,7 +56,6 @@ impl Views {
         let Ok(event) = entry.event() else { return };
         self.registry.fold(entry, event);
         self.catalogue.fold(entry, event);
-        self.probed = Probed::from(&event.body).or_else(|| self.probed.take());
         self.agents.fold(entry, event);
         self.tasks.fold(entry, event);
         self.mailboxes.fold(entry, event);

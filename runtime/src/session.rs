@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use toka_kernel::body::v1::{
-    CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ProbeAsked, ReportAsked, ResolveAsked, StartAsked,
+    CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ReportAsked, ResolveAsked, StartAsked,
 };
 use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::hash::{Context, derive};
@@ -161,8 +160,6 @@ pub struct Session {
     watch: Arc<dyn Watch>,
     system: Option<System>,
     launcher: Option<Arc<Launcher>>,
-    /// Finds out what this machine can confine, while the session runs.
-    probing: Option<JoinHandle<Option<ProbeAsked>>>,
     /// Entries of the tail that the transcripts have seen.
     folded: usize,
     /// Agents that have nothing more to do and whose children have not ended.
@@ -232,7 +229,6 @@ impl Session {
         let mut session = Session::over(engine, means);
         let wanted = wanted(&session.tools, spec)?;
         wanted.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| session.bind(tools))?;
-        session.probe(&wanted);
         session.spawn_top(node, spec, roots, drawn.seed)?;
         let id = session.id();
         if let (Some(opening), Some(system)) = (opening, &mut session.system) {
@@ -312,7 +308,6 @@ impl Session {
             watch: means.watch,
             system: means.system,
             launcher: means.launcher,
-            probing: None,
             folded: 0,
             ending: BTreeMap::new(),
             whys: BTreeMap::new(),
@@ -413,10 +408,6 @@ impl Session {
         let (call, kind, answer) = (ended.call, ended.outcome.kind, Answer::of(&ended));
         if kind == outcome::SANDBOX_UNAVAILABLE {
             self.unavailable = ended.outcome.symbol.clone().or(Some("unknown".to_owned()));
-            // What was found out before no longer holds.
-            if let (None, Some(launcher)) = (&self.probing, self.launcher.clone()) {
-                self.probing = std::thread::Builder::new().spawn(move || sandbox::probe(&launcher)).ok();
-            }
         }
         let mut blobs: Vec<Vec<u8>> = Vec::new();
         // In the order of the fields, since first references ascend.
@@ -533,7 +524,10 @@ impl Session {
         self.flush()?;
         if let Some(system) = &mut self.system {
             system.end_session(self.engine.state().head())?;
-            if let Some(probed) = self.probing.take().and_then(|probing| probing.join().ok().flatten()) {
+            // What this machine can confine is other than was thought.
+            if let (Some(_), Some(launcher)) = (&self.unavailable, &self.launcher)
+                && let Some(probed) = sandbox::probe(launcher)
+            {
                 system.record_probe(probed)?;
             }
         }

@@ -15,12 +15,11 @@ use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::signed::open_body;
 use toka_kernel::tool::{ToolSpec, ToolSpecError};
 use toka_kernel::{Ask, BlobRef, Body, CLASS_SYSTEM, Code, Command, Event, Genesis, Head, Signed, ToolState, event};
-use toka_projections::{Catalogue, KnownTool, Probed};
+use toka_projections::{Catalogue, KnownTool};
 use toka_store::{Log, ReadError, ReadLog};
 
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
 use crate::genesis::{Drawn, genesis};
-use crate::sandbox::{self, Launcher};
 use crate::session::Node;
 
 /// What the opener of the system session may do there.
@@ -210,13 +209,6 @@ impl System {
         let ask = Ask::QuarantineTool(QuarantineToolAsked { name: name.to_owned(), digest, why: DRIFT, seen });
         self.commit(PrincipalId::NODE, Command::of_node(ask, Vec::new()), &[], &format!("quarantining `{name}`"))?;
         self.cite(self.engine.state().head().seq)
-    }
-
-    /// Whether the last record of what this machine can confine is of another launcher or another kernel.
-    pub(crate) fn is_probe_due(&self, launcher: &Launcher) -> bool {
-        let kernel = sandbox::kernel_release();
-        let same = |probed: &Probed| launcher.digest().is_ok_and(|jail| probed.jail == jail) && probed.kernel == kernel;
-        !self.engine.views().probed.as_ref().is_some_and(same)
     }
 
     /// Records what this machine can confine.

@@ -27,4 +27,4 @@ pub use spawn::Launcher;
 pub use toolchain::{TOOLCHAIN_FOLDERS, TOOLCHAINS, find_toolchain};
 
 pub(crate) use program::run;
-pub(crate) use self_test::{kernel_release, probe};
+pub(crate) use self_test::probe;

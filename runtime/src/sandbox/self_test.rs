@@ -66,7 +66,7 @@ impl Launcher {
 }
 
 /// The release of the kernel that runs.
-pub(crate) fn kernel_release() -> String {
+fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 

@@ -6,23 +6,11 @@ use toka_kernel::{Ask, Command, EntryRef};
 
 use super::{RunError, Session, refused};
 use crate::executor::Tool;
-use crate::sandbox;
 
 /// Why a tool is unbound: its files have changed.
 const DRIFT: u8 = 1;
 
 impl Session {
-    /// Finds out what this machine can confine if one of these tools is a foreign program and the system session does
-    /// not know. The answer decides nothing: a jail that cannot be made is an outcome.
-    pub(super) fn probe(&mut self, tools: &[Tool]) {
-        let (Some(system), Some(launcher)) = (&self.system, &self.launcher) else { return };
-        let is_program = |tool: &Tool| matches!(tool, Tool::Program(_));
-        if tools.iter().any(is_program) && system.is_probe_due(launcher) {
-            let launcher = launcher.clone();
-            self.probing = std::thread::Builder::new().spawn(move || sandbox::probe(&launcher)).ok();
-        }
-    }
-
     /// Unbinds the tools that were quarantined while nothing ran here.
     pub(super) fn unbind_quarantined(&mut self) -> Result<(), RunError> {
         let Some(system) = &self.system else { return Ok(()) };
