@@ -110,6 +110,14 @@ macro_rules! bodies {
         }
 
         impl Body {
+            /// The refusal, if it is one.
+            pub fn refused(&self) -> Option<&Refused> {
+                match self {
+                    Body::Refused(refused, _) => Some(refused),
+                    Body::SessionOpened(_) $(| Body::$name(_))* => None,
+                }
+            }
+
             fn kind(&self) -> u16 {
                 match self {
                     Body::SessionOpened(_) => kind::SESSION_OPENED,

@@ -103,6 +103,13 @@ pub struct CommandId(pub [u8; 16]);
 impl CommandId {
     /// The id of a command that the node asks of itself and that its own rule keeps from repeating.
     pub const NONE: CommandId = CommandId([0; 16]);
+
+    /// The id that begins as `digest` does.
+    pub fn of(digest: Digest) -> CommandId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.0[..16]);
+        CommandId(id)
+    }
 }
 
 impl fmt::Debug for CommandId {

@@ -274,7 +274,8 @@ impl Engine {
         let stamp = Stamp::after(self.state.head(), self.clock.now_us()?);
         let event = self.state.decide(by, command, stamp.time_us);
         if !is_recordable(&event) {
-            return Err(CommitError::Answered(refusal_code(&event)));
+            let code = event.body.refused().and_then(|refused| Code::from_number(refused.code));
+            return Err(CommitError::Answered(code.unwrap_or(Code::Malformed)));
         }
         let seq = self.seal(by, stamp, event.clone())?;
         Ok(Committed { seq, event, repeated: false })
@@ -518,43 +519,4 @@ fn is_filled_from(filled: &str, asked: &str) -> bool {
     let (Ok(filled), Ok(mut asked)) = (Capability::parse(filled), Capability::parse(asked)) else { return false };
     asked.fill_from(&filled);
     asked == filled
-}
-
-fn refusal_code(event: &Event) -> Code {
-    match &event.body {
-        toka_kernel::Body::Refused(refused, _) => Code::from_number(refused.code).unwrap_or(Code::Malformed),
-        toka_kernel::Body::SessionOpened(_)
-        | toka_kernel::Body::StateCommitted(_)
-        | toka_kernel::Body::SessionClosed(_)
-        | toka_kernel::Body::AgentSpawned(_)
-        | toka_kernel::Body::AgentStarted(_)
-        | toka_kernel::Body::AgentEnded(_)
-        | toka_kernel::Body::GrantIssued(_)
-        | toka_kernel::Body::GrantRevoked(_)
-        | toka_kernel::Body::ToolBound(_)
-        | toka_kernel::Body::CallAdmitted(_)
-        | toka_kernel::Body::CallFinished(_)
-        | toka_kernel::Body::SessionRegistered(_)
-        | toka_kernel::Body::SessionEnded(_)
-        | toka_kernel::Body::ToolRegistered(_)
-        | toka_kernel::Body::ToolApproved(_)
-        | toka_kernel::Body::ToolQuarantined(_)
-        | toka_kernel::Body::ToolUnbound(_)
-        | toka_kernel::Body::OutcomeResolved(_)
-        | toka_kernel::Body::PrincipalAdded(_)
-        | toka_kernel::Body::AgentPaused(_)
-        | toka_kernel::Body::AgentResumed(_)
-        | toka_kernel::Body::AgentStopping(_)
-        | toka_kernel::Body::TaskScheduled(_)
-        | toka_kernel::Body::TaskStarted(_)
-        | toka_kernel::Body::TaskCompleted(_)
-        | toka_kernel::Body::TaskFailed(_)
-        | toka_kernel::Body::TaskSkipped(_)
-        | toka_kernel::Body::MessageSent(_)
-        | toka_kernel::Body::MessageTaken(_)
-        | toka_kernel::Body::CallAttempted(_)
-        | toka_kernel::Body::CancelRequested(_)
-        | toka_kernel::Body::Observed(_)
-        | toka_kernel::Body::SandboxProbed(_) => Code::Malformed,
-    }
 }

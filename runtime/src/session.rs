@@ -11,7 +11,7 @@ use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
-use toka_kernel::{AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
+use toka_kernel::{AdmittedCall, AgentState, Ask, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
 use toka_projections::Views;
 
 use crate::agents::{self, AgentSpec, EndCode, Next};
@@ -281,7 +281,7 @@ impl Session {
         let is_right = |(_, cap): &(GrantId, &Capability)| matches!(cap.scope, Scope::Admin(_));
         let right = engine.state().grants_of(opener).find(is_right).map(|(id, _)| id);
         let head = engine.state().head();
-        let id = short(derive(Context::CommandId, &[&head.hash.0, b"resolve"]));
+        let id = CommandId::of(derive(Context::CommandId, &[&head.hash.0, b"resolve"]));
         let asked = ResolveAsked { call, verdict, evidence: evidence.is_some().then_some(0) };
         let mut command = Command::new(id, head.seq, Ask::ResolveOutcome(asked), Vec::new());
         command.under = right;
@@ -432,7 +432,7 @@ impl Session {
             of: None,
             usage: None,
         };
-        let mut command = Command::new(short(digest), admitted, Ask::Report(Box::new(asked)), Vec::new());
+        let mut command = Command::new(CommandId::of(digest), admitted, Ask::Report(Box::new(asked)), Vec::new());
         command.as_of = admitted;
         let committed = self.engine.commit(executor, command, &blobs)?;
         refused("the report of a call", &committed.event)?;
@@ -461,7 +461,7 @@ impl Session {
         let handed =
             roots[..roots.len() - 1].iter().enumerate().filter(|(_, cap)| !matches!(cap.scope, Scope::Admin(_)));
         let grants = handed.map(below).collect();
-        let id = |what: &str| short(derive(Context::CommandId, &[&seed.0, what.as_bytes()]));
+        let id = |what: &str| CommandId::of(derive(Context::CommandId, &[&seed.0, what.as_bytes()]));
         let event = self.ask_spawn(opener, id("spawn"), spec, agent_root, grants)?;
         refused("spawning the agent", &event)?;
         let agent = PrincipalId(derived(self.id(), self.engine.state().head().seq, 0));
@@ -517,7 +517,7 @@ impl Session {
         let commit = Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new());
         self.engine.commit(PrincipalId::NODE, commit, &[])?;
         let opener = self.engine.state().opener();
-        let id = short(derive(Context::CommandId, &[&self.id().0, b"close"]));
+        let id = CommandId::of(derive(Context::CommandId, &[&self.id().0, b"close"]));
         let why = if failed.is_some() { 2 } else { 1 };
         let event = self.commit(opener, id, Ask::CloseSession(CloseAsked { why, reason: None }), &[])?;
         refused("closing the session", &event)?;
@@ -553,53 +553,15 @@ fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: b
     genesis
 }
 
-fn short(digest: Digest) -> CommandId {
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.0[..16]);
-    CommandId(id)
-}
-
 /// An error if the event is a refusal. For what the node asks on behalf of the session itself, a refusal is the end.
 fn refused(what: &str, event: &Event) -> Result<(), RunError> {
-    match &event.body {
-        Body::Refused(refused, _) => Err(RunError::Refused {
+    match event.body.refused() {
+        Some(refused) => Err(RunError::Refused {
             what: what.to_owned(),
             code: Code::from_number(refused.code).unwrap_or(Code::Malformed),
             need: refused.need.clone(),
         }),
-        Body::SessionOpened(_)
-        | Body::StateCommitted(_)
-        | Body::SessionClosed(_)
-        | Body::AgentSpawned(_)
-        | Body::AgentStarted(_)
-        | Body::AgentEnded(_)
-        | Body::GrantIssued(_)
-        | Body::GrantRevoked(_)
-        | Body::ToolBound(_)
-        | Body::CallAdmitted(_)
-        | Body::CallFinished(_)
-        | Body::SessionRegistered(_)
-        | Body::SessionEnded(_)
-        | Body::ToolRegistered(_)
-        | Body::ToolApproved(_)
-        | Body::ToolQuarantined(_)
-        | Body::ToolUnbound(_)
-        | Body::OutcomeResolved(_)
-        | Body::PrincipalAdded(_)
-        | Body::AgentPaused(_)
-        | Body::AgentResumed(_)
-        | Body::AgentStopping(_)
-        | Body::TaskScheduled(_)
-        | Body::TaskStarted(_)
-        | Body::TaskCompleted(_)
-        | Body::TaskFailed(_)
-        | Body::TaskSkipped(_)
-        | Body::MessageSent(_)
-        | Body::MessageTaken(_)
-        | Body::CallAttempted(_)
-        | Body::CancelRequested(_)
-        | Body::Observed(_)
-        | Body::SandboxProbed(_) => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use toka_kernel::ids::{Bytes, CommandId, Digest, GrantId, PrincipalId, Seq, Sess
 use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::signed::open_body;
 use toka_kernel::tool::{ToolSpec, ToolSpecError};
-use toka_kernel::{Ask, BlobRef, Body, CLASS_SYSTEM, Code, Command, Event, Genesis, Head, Signed, ToolState, event};
+use toka_kernel::{Ask, BlobRef, CLASS_SYSTEM, Code, Command, Event, Genesis, Head, Signed, ToolState, event};
 use toka_projections::{Catalogue, KnownTool};
 use toka_store::{Log, ReadError, ReadLog};
 
@@ -297,7 +297,7 @@ impl System {
 
     /// A nonce that differs for every signature, since the head does.
     fn nonce(&self) -> [u8; 16] {
-        short(derive(Context::CommandId, &[&self.engine.state().head().hash.0, b"nonce"])).0
+        CommandId::of(derive(Context::CommandId, &[&self.engine.state().head().hash.0, b"nonce"])).0
     }
 
     /// The grant of the opener's rights: the first that the genesis issues.
@@ -308,7 +308,7 @@ impl System {
     /// An id that differs for every command, since the head does.
     fn command_id(&self, ask: &Ask) -> CommandId {
         let head = self.engine.state().head().hash;
-        short(derive(Context::CommandId, &[&head.0, &ask.kind().to_be_bytes()]))
+        CommandId::of(derive(Context::CommandId, &[&head.0, &ask.kind().to_be_bytes()]))
     }
 
     fn commit_signed(
@@ -349,13 +349,13 @@ impl System {
 }
 
 fn accepted(event: &Event, what: &str) -> Result<(), SystemError> {
-    let Body::Refused(refused, _) = &event.body else { return Ok(()) };
+    let Some(refused) = event.body.refused() else { return Ok(()) };
     let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
     Err(SystemError::Refused { what: what.to_owned(), code, why: refused.rule.clone() })
 }
 
-/// Why a tool is quarantined: its files have changed.
-const DRIFT: u8 = 1;
+/// Why a tool is quarantined and unbound: its files have changed.
+pub(crate) const DRIFT: u8 = 1;
 /// How a session ended: it was closed, or nothing of it became durable.
 const CLOSED: u8 = 1;
 const NEVER_OPENED: u8 = 2;
@@ -382,12 +382,6 @@ pub fn known_tools(log: &dyn ReadLog, session: SessionId) -> Result<Vec<(KnownTo
         }
     }
     Ok(tools)
-}
-
-fn short(digest: Digest) -> CommandId {
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest.0[..16]);
-    CommandId(id)
 }
 
 impl std::fmt::Debug for System {

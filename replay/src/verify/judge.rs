@@ -79,57 +79,20 @@ impl Judge {
     pub(super) fn compare<'b>(&self, entry: &Entry, blob: &dyn Fn(u16) -> Option<&'b [u8]>) -> Compared {
         let at = body_offset(entry);
         let mut compared = Compared::default();
-        match entry.event().map(|event| &event.body) {
-            Ok(Body::CallAdmitted(call)) => match blob(call.args) {
+        match entry.event().map(stated) {
+            Ok(Stated::Call(call)) => match blob(call.args) {
                 Some(arguments) => compared.fault = self.compare_call(call, arguments, at),
                 None => compared.unchecked += 1,
             },
-            Ok(Body::ToolBound(bound)) => {
-                for (index, Binding { tool, .. }) in bound.tools.iter().enumerate() {
+            Ok(Stated::Tools(tools)) => {
+                for (index, tool) in tools.into_iter().enumerate() {
                     match blob(tool.text) {
                         Some(spec) => compared.fault = compared.fault.or_else(|| compare_tool(index, tool, spec, at)),
                         None => compared.unchecked += 1,
                     }
                 }
             }
-            Ok(Body::ToolRegistered(registered)) => match blob(registered.tool.text) {
-                Some(spec) => compared.fault = compare_tool(0, &registered.tool, spec, at),
-                None => compared.unchecked += 1,
-            },
-            Ok(
-                Body::SessionOpened(_)
-                | Body::StateCommitted(_)
-                | Body::SessionClosed(_)
-                | Body::Refused(..)
-                | Body::AgentSpawned(_)
-                | Body::AgentStarted(_)
-                | Body::AgentEnded(_)
-                | Body::GrantIssued(_)
-                | Body::GrantRevoked(_)
-                | Body::CallFinished(_)
-                | Body::SessionRegistered(_)
-                | Body::SessionEnded(_)
-                | Body::ToolApproved(_)
-                | Body::ToolQuarantined(_)
-                | Body::ToolUnbound(_)
-                | Body::OutcomeResolved(_)
-                | Body::PrincipalAdded(_)
-                | Body::AgentPaused(_)
-                | Body::AgentResumed(_)
-                | Body::AgentStopping(_)
-                | Body::TaskScheduled(_)
-                | Body::TaskStarted(_)
-                | Body::TaskCompleted(_)
-                | Body::TaskFailed(_)
-                | Body::TaskSkipped(_)
-                | Body::MessageSent(_)
-                | Body::MessageTaken(_)
-                | Body::CallAttempted(_)
-                | Body::CancelRequested(_)
-                | Body::Observed(_)
-                | Body::SandboxProbed(_),
-            )
-            | Err(_) => {}
+            Ok(Stated::Nothing) | Err(_) => {}
         }
         compared
     }
@@ -158,10 +121,25 @@ pub(super) struct Compared {
 
 /// The blobs that [`Judge::compare`] needs, by index in the header.
 pub(super) fn wanted(event: &Event) -> Vec<u16> {
+    match stated(event) {
+        Stated::Call(call) => vec![call.args],
+        Stated::Tools(tools) => tools.into_iter().map(|tool| tool.text).collect(),
+        Stated::Nothing => Vec::new(),
+    }
+}
+
+/// What an event states that was read from a blob.
+enum Stated<'e> {
+    Call(&'e CallAdmitted),
+    Tools(Vec<&'e Tool>),
+    Nothing,
+}
+
+fn stated(event: &Event) -> Stated<'_> {
     match &event.body {
-        Body::CallAdmitted(call) => vec![call.args],
-        Body::ToolBound(bound) => bound.tools.iter().map(|binding| binding.tool.text).collect(),
-        Body::ToolRegistered(registered) => vec![registered.tool.text],
+        Body::CallAdmitted(call) => Stated::Call(call),
+        Body::ToolBound(bound) => Stated::Tools(bound.tools.iter().map(|binding| &binding.tool).collect()),
+        Body::ToolRegistered(registered) => Stated::Tools(vec![&registered.tool]),
         Body::SessionOpened(_)
         | Body::StateCommitted(_)
         | Body::SessionClosed(_)
@@ -192,7 +170,7 @@ pub(super) fn wanted(event: &Event) -> Vec<u16> {
         | Body::CallAttempted(_)
         | Body::CancelRequested(_)
         | Body::Observed(_)
-        | Body::SandboxProbed(_) => Vec::new(),
+        | Body::SandboxProbed(_) => Stated::Nothing,
     }
 }
 
@@ -242,11 +220,8 @@ fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Faul
         return fault;
     }
     let fault = Fault::new(Code::TransitionIllegal).at("body", at).detail("rule", rule);
-    let mut failed_at = None;
-    if let Some(Body::Refused(refused, _)) = decided.as_ref().map(|decided| &decided.body) {
-        failed_at = refused.failed_at;
-    }
-    let fault = match failed_at {
+    let refused = decided.as_ref().and_then(|decided| decided.body.refused());
+    let fault = match refused.and_then(|refused| refused.failed_at) {
         Some(grant) => fault.detail("grant", grant.to_string()),
         None => fault,
     };
@@ -255,8 +230,8 @@ fn of_illegal(illegal: Illegal, entry: &Entry, event: &Event, at: usize) -> Faul
 
 /// What is wrong with the signature of a command that an event accepts, where that is why the rules refuse it.
 fn of_command(decided: Option<&Event>, event: &Event, at: usize) -> Option<Fault> {
-    let Body::Refused(refused, _) = &decided?.body else { return None };
-    if matches!(event.body, Body::Refused(..)) {
+    let refused = decided?.body.refused()?;
+    if event.body.refused().is_some() {
         return None;
     }
     let refusal = Refusal::from_number(refused.code)?;
@@ -284,7 +259,7 @@ fn of_command(decided: Option<&Event>, event: &Event, at: usize) -> Option<Fault
 
 /// Whether an event accepts a command that is signed.
 pub(super) fn is_signed(event: &Event) -> bool {
-    !matches!(event.body, Body::Refused(..)) && event.cmd().is_some_and(|cmd| cmd.signed.is_some())
+    event.body.refused().is_none() && event.cmd().is_some_and(|cmd| cmd.signed.is_some())
 }
 
 /// Where the body lies in the entry.

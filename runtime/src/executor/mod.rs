@@ -1,7 +1,7 @@
 //! Executors: they take admitted calls from the `calls` view, run them, and report how they ended.
 
 mod native;
-pub(crate) mod outcome;
+pub mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;

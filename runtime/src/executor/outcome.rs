@@ -2,7 +2,8 @@
 
 use toka_kernel::body::v1::Outcome;
 
-pub(crate) const SUCCEEDED: u8 = 1;
+/// It ended as its tool promises.
+pub const SUCCEEDED: u8 = 1;
 pub(crate) const FAILED: u8 = 2;
 pub(crate) const INVALID_OUTPUT: u8 = 3;
 pub(crate) const SIGNALLED: u8 = 4;
@@ -12,7 +13,8 @@ pub(crate) const CANCELLED: u8 = 8;
 pub(crate) const UNREAPED: u8 = 9;
 pub(crate) const LOST: u8 = 10;
 pub(crate) const UNKNOWN: u8 = 11;
-pub(crate) const SANDBOX_UNAVAILABLE: u8 = 12;
+/// The jail could not be made.
+pub const SANDBOX_UNAVAILABLE: u8 = 12;
 pub(crate) const SETUP_FAILED: u8 = 13;
 pub(crate) const START_FAILED: u8 = 14;
 pub(crate) const PIN_MISMATCH: u8 = 15;

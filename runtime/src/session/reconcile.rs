@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{CallId, derived};
+use toka_kernel::ids::{CallId, CommandId, derived};
 use toka_kernel::tool::{Effect, Probe};
 use toka_kernel::{AdmittedCall, Body};
 
-use super::{RunError, Session, short};
+use super::{RunError, Session};
 use crate::engine::CommitError;
 use crate::executor::{Ended, outcome};
 
@@ -66,7 +66,7 @@ impl Session {
         let question = question(&probe, call.id(), &arguments);
         // Every restart asks anew: an earlier answer says nothing of what ran since.
         let head = self.engine.state().head().hash;
-        let id = short(derive(Context::CommandId, &[&call.id().0, &head.0, b"probe"]));
+        let id = CommandId::of(derive(Context::CommandId, &[&call.id().0, &head.0, b"probe"]));
         let committed = self.ask_call(call.principal(), id, &probe.tool, &question, true)?;
         if !matches!(committed.event.body, Body::CallAdmitted(_)) {
             return self.report(Ended::unknown(call));

@@ -6,9 +6,7 @@ use toka_kernel::{Ask, Command, EntryRef};
 
 use super::{RunError, Session, refused};
 use crate::executor::Tool;
-
-/// Why a tool is unbound: its files have changed.
-const DRIFT: u8 = 1;
+use crate::system::DRIFT;
 
 impl Session {
     /// Unbinds the tools that were quarantined while nothing ran here.

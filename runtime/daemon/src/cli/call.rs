@@ -12,6 +12,7 @@ use toka_kernel::{Ask, Body, Code, Entry, Event};
 use toka_projections::{outcome_word, outcome_words};
 use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
+use toka_runtime::executor::outcome;
 use toka_runtime::sandbox::{kept_files, without_content, write_files};
 use toka_store::{ReadLog, SqliteReader};
 
@@ -194,19 +195,15 @@ fn tell_outcome(
             None => {}
         }
     }
-    if finished.outcome.kind == SUCCEEDED {
+    if finished.outcome.kind == outcome::SUCCEEDED {
         return Ok(exit::OK);
     }
     let detail = record.as_ref().and_then(|record| record["detail"].as_str());
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
-    let code = if finished.outcome.kind == SANDBOX_UNAVAILABLE { exit::SANDBOX } else { exit::FAILURE };
+    let code = if finished.outcome.kind == outcome::SANDBOX_UNAVAILABLE { exit::SANDBOX } else { exit::FAILURE };
     Err(Failure::new(code, format!("the call ended as {}{detail}", outcome_words(&finished.outcome)))
         .hint(format!("toka sessions show {} tells what happened", session.short())))
 }
-
-/// Kinds of outcomes of `docs/FORMAT.md`.
-const SUCCEEDED: u8 = 1;
-const SANDBOX_UNAVAILABLE: u8 = 12;
 
 /// Text of a program as a terminal may be shown it: whatever could command the terminal or mislead a reader is escaped.
 pub(crate) fn printable(bytes: &[u8]) -> String {
