@@ -25,12 +25,14 @@ use crate::transcripts::{FoldError, Transcripts};
 mod asking;
 mod reconcile;
 mod roots;
+mod single;
 mod tools;
 
 use reconcile::Answer;
 use roots::{TREE_DEPTH_MAX, wanted};
 
 pub use roots::{right_to_resolve, root_grants};
+pub use single::capabilities_of_call;
 
 /// The people and keys of the node that opens a session.
 #[derive(Clone, Debug)]

@@ -91,7 +91,7 @@ impl Session {
 }
 
 /// The arguments of a probe for the call `call`, which was asked with `arguments`.
-fn question(probe: &Probe, call: CallId, arguments: &[u8]) -> Value {
+pub(super) fn question(probe: &Probe, call: CallId, arguments: &[u8]) -> Value {
     let asked: Map<String, Value> = serde_json::from_slice(arguments).unwrap_or_default();
     let value = |param: &toka_kernel::tool::ProbeParam| match (&param.value, &param.arg) {
         (Some(value), _) => serde_json::from_str(value).ok(),

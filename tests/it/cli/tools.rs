@@ -239,21 +239,49 @@ fn an_agent_may_use_more_tools_than_one_event_binds() {
     assert!(desk.toka(&["sessions", "show", &session]).out.contains("counter9 succeeded"));
 }
 
+#[test]
+fn a_call_is_granted_the_path_that_it_names_and_no_other() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    for (path, quoted) in [
+        ("**", r#"fs:project/"**"#),
+        ("docs/**", r#"fs:project/docs/"**""#),
+        ("a b/c d", r#"fs:project/"a b"/"c d""#),
+        ("{/path}", r#"fs:project/"{"/"path}""#),
+        ("x?calls=9", r#"fs:project/"x?calls=9""#),
+        ("docs#write", r#"fs:project/"docs#write""#),
+        (r#"say "hi""#, r#"fs:project/"say \"hi\"""#),
+    ] {
+        desk.write(&format!("project/{path}"), "four");
+        let path = format!("path=project:{path}");
+        let called = desk.json(&["tools", "call", "counter", &path, "--root", "project=project"]);
+        assert_eq!((&called["outcome"], &called["result"]["bytes"]), (&"succeeded".into(), &4.into()), "{path}");
+        let genesis = desk.toka(&["replay", "show", "--session", called["session"].as_str().expect("text"), "--json"]);
+        let genesis = genesis.json_lines().swap_remove(0);
+        let grants = genesis["body"]["grnt"].as_array().expect("grants").clone();
+        let granted: Vec<&str> = grants.iter().filter_map(|grant| grant["cap"].as_str()).collect();
+        let of_files: Vec<_> = granted.iter().filter(|cap| cap.starts_with("fs:")).collect();
+        assert!(of_files.len() == 1 && of_files[0].starts_with(quoted), "{granted:?}");
+    }
+}
+
 /// Runs an agent in `agent` and kills the engine once its first call has begun and `far_enough`. The session and the call.
 fn killed_in_a_call(desk: &Desk, agent: &str, far_enough: impl Fn() -> bool) -> (String, String) {
     desk.write("slow.yaml", agent);
     let args = ["run", "slow.yaml", "--root", "project=project", "--grant-requested", "--json"];
-    let mut engine = desk.command("toka", &args).stdout(Stdio::piped()).spawn().expect("toka starts");
+    let told = killed_once_a_call_has_begun(desk, &args, far_enough);
+    let of = |name: &str| told.iter().rev().find_map(|line| line[name].as_str()).expect("it is told").to_owned();
+    (of("session"), of("started"))
+}
+
+/// Runs `toka` and kills it once a call has begun and `far_enough`. What it told until then.
+fn killed_once_a_call_has_begun(desk: &Desk, args: &[&str], far_enough: impl Fn() -> bool) -> Vec<Value> {
+    let mut engine = desk.command("toka", args).stdout(Stdio::piped()).spawn().expect("toka starts");
     let lines = BufReader::new(engine.stdout.take().expect("piped")).lines();
-    let told = lines.map(|line| serde_json::from_str::<Value>(&line.expect("text")).expect("JSON"));
-    let mut session = String::new();
-    let mut call = String::new();
-    for line in told {
-        if let Some(id) = line["session"].as_str() {
-            id.clone_into(&mut session);
-        }
-        if let Some(id) = line["started"].as_str() {
-            id.clone_into(&mut call);
+    let mut told = Vec::new();
+    for line in lines {
+        told.push(serde_json::from_str::<Value>(&line.expect("text")).expect("JSON"));
+        if told.last().is_some_and(|line| line["started"].is_string()) {
             break;
         }
     }
@@ -263,7 +291,7 @@ fn killed_in_a_call(desk: &Desk, agent: &str, far_enough: impl Fn() -> bool) -> 
     }
     engine.kill().expect("kills");
     engine.wait().expect("ends");
-    (session, call)
+    told
 }
 
 /// Runs an agent whose only step is a call that must not run twice, and kills the engine while it runs. The call.
@@ -302,15 +330,17 @@ spec:
 ";
 
 const BOOKED_SCRIPT: &str = "\
-import json, os, sys
+import json, os, sys, time
 asked = json.load(sys.stdin)
 ledger = asked['ledger']
+while os.path.exists(ledger + '/wait'):
+    time.sleep(0.01)
 lines = open(ledger + '/lines').read().split() if os.path.exists(ledger + '/lines') else []
 print('unknown' if os.path.exists(ledger + '/lost') else 'done' if asked['id'] in lines else 'not_done')
 ";
 
-/// A node with a ledger that is written before or after a long wait, and the call that was killed in that wait.
-fn killed_while_booking(before: bool) -> (Desk, String, String) {
+/// A node with a tool that writes into a ledger before or after a long wait, and with the probe of that tool.
+fn bookkeeping(before: bool) -> Desk {
     let desk = desk();
     let out = desk.at("project/out");
     std::fs::create_dir_all(&out).expect("a folder");
@@ -331,11 +361,21 @@ fn killed_while_booking(before: bool) -> (Desk, String, String) {
     desk.write("tools/booked.tool.yaml", BOOKED);
     desk.write("tools/booked.py", BOOKED_SCRIPT);
     desk.toka(&["tools", "register", "--discover", "tools", "--approve"]).expect(0);
-    let capabilities = r#""fs:project/out/**#create,list,read,write", "tool:book", "tool:booked""#;
-    let step = r#"{ id: book, call: { tool: book, args: { ledger: "project:out" } } }"#;
-    let agent = super::agents::agent("book", capabilities, "", step);
+    desk
+}
+
+/// An agent that books, with one more line in its `spec` and these steps behind.
+fn bookkeeper(line: &str, steps: &str) -> String {
+    let capabilities = r#""fs:project/out/**#create,list,read,write", "fs:project/docs/**#read", "tool:*""#;
+    let book = r#"{ id: book, call: { tool: book, args: { ledger: "project:out" } } }"#;
+    super::agents::agent("book, file-reader", capabilities, line, &format!("{book}\n{steps}"))
+}
+
+/// As [`bookkeeping`], and the call that was killed in that wait.
+fn killed_while_booking(before: bool) -> (Desk, String, String) {
+    let desk = bookkeeping(before);
     let here = desk.at("project/out/here");
-    let (session, call) = killed_in_a_call(&desk, &agent, || here.exists());
+    let (session, call) = killed_in_a_call(&desk, &bookkeeper("", ""), || here.exists());
     (desk, session, call)
 }
 
@@ -362,6 +402,24 @@ fn a_call_that_was_not_done_before_a_crash_is_done_once() {
     desk.toka(&["run", "--resume", &session]).expect(0);
     assert_eq!(booked(&desk), 1);
     desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_call_by_itself_is_granted_what_its_probe_needs() {
+    let desk = bookkeeping(true);
+    let call = ["tools", "call", "book", "ledger=project:out", "--root", "project=project"];
+    let mut engine = desk.command("toka", &call).stdout(Stdio::null()).spawn().expect("toka starts");
+    while !desk.at("project/out/here").exists() {
+        assert!(engine.try_wait().expect("asked").is_none(), "it has ended by itself");
+        std::thread::yield_now();
+    }
+    engine.kill().expect("kills");
+    engine.wait().expect("ends");
+    let sessions = desk.json(&["sessions", "list"]);
+    let sessions = sessions["sessions"].as_array().expect("sessions").clone();
+    let open = sessions.iter().find(|session| session["status"] == "interrupted").expect("a session");
+    desk.toka(&["run", "--resume", open["session"].as_str().expect("an id")]).expect(0);
+    assert_eq!(booked(&desk), 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
 use toka_runtime::executor::outcome;
 use toka_runtime::sandbox::{kept_files, without_content, write_files};
+use toka_runtime::session::capabilities_of_call;
 use toka_store::{ReadLog, SqliteReader};
 
 use super::failure::{Failure, exit};
@@ -31,14 +32,12 @@ pub(crate) fn one(
     as_json: bool,
 ) -> Result<u8, Failure> {
     let home = open_home(home)?;
-    let spec = {
-        let listed = tools::as_stored(&home)?;
-        let names: Vec<String> = listed.iter().map(|tool| tool.spec.name.clone()).collect();
-        let found = listed.into_iter().find(|tool| tool.spec.name == name);
-        found.ok_or_else(|| tools::unknown(name, names.iter().map(String::as_str)))?.spec
-    };
+    let listed = tools::as_stored(&home)?;
+    let named = |name: &str| listed.iter().map(|tool| &tool.spec).find(|spec| spec.name == name);
+    let names = listed.iter().map(|tool| tool.spec.name.as_str());
+    let spec = named(name).ok_or_else(|| tools::unknown(name, names))?;
     let arguments = arguments(args)?;
-    let agent = agent(&spec, &arguments);
+    let agent = agent(spec, spec.probe.as_ref().and_then(|probe| named(&probe.tool)), &arguments);
     let files = BTreeMap::from([("call.yaml".to_owned(), agent.into_bytes())]);
     let set = AgentSet::from_files("call.yaml", &files).map_err(|errors| {
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
@@ -63,44 +62,19 @@ fn arguments(args: &[String]) -> Result<Map<String, Value>, Failure> {
     Ok(arguments)
 }
 
-/// An agent file whose only step is the call. It asks for the tool and for what the call needs.
-fn agent(spec: &ToolSpec, arguments: &Map<String, Value>) -> String {
-    let given = |pointer: &str| arguments.get(pointer.trim_start_matches('/'));
-    let mut capabilities = vec![format!("tool:{}", spec.name)];
-    for need in &spec.needs {
-        if need.when.as_deref().is_some_and(|when| given(when) != Some(&Value::Bool(true))) {
-            continue;
-        }
-        let mut text = need.text.clone();
-        for fact in &spec.facts {
-            if let Some(Value::String(value)) = given(&fact.pointer) {
-                text = text.replace(&format!("{{{}}}", fact.pointer), &in_scope(value));
-            }
-        }
-        // A hole that no argument fills belongs to a need that the call does not have.
-        if !text.contains('{') {
-            capabilities.push(text);
-        }
-    }
+/// An agent file whose only step is the call. It asks for what the call takes.
+fn agent(spec: &ToolSpec, probe: Option<&ToolSpec>, arguments: &Map<String, Value>) -> String {
+    let text = Value::Object(arguments.clone()).to_string();
     json!({
         "apiVersion": "toka/v1", "kind": "Agent", "metadata": { "name": "one-call", "version": "1.0.0" },
         "spec": {
-            "tools": [spec.name], "capabilities": capabilities,
+            "tools": [spec.name], "capabilities": capabilities_of_call(spec, probe, &text),
             "program": { "script": { "steps": [
                 { "id": "call", "call": { "tool": spec.name, "args": arguments } },
             ] } },
         },
     })
     .to_string()
-}
-
-/// An argument as a capability names it: `root:relative` is `root/relative` there.
-fn in_scope(value: &str) -> String {
-    match value.split_once(':') {
-        Some((root, "")) => root.to_owned(),
-        Some((root, relative)) => format!("{root}/{relative}"),
-        None => value.to_owned(),
-    }
 }
 
 /// Says what came of the call: its result on stdout, everything else on stderr.
