@@ -29,6 +29,7 @@ mod single;
 mod tools;
 
 use reconcile::Answer;
+pub(crate) use reconcile::probe_id;
 use roots::{TREE_DEPTH_MAX, wanted};
 
 pub use roots::{right_to_resolve, root_grants};
@@ -87,6 +88,14 @@ pub enum RunError {
     /// A tool that is asked what became of a call could change something itself.
     #[error("the probe `{0}` is not of `effect: read` any more")]
     NoProbe(String),
+    /// A tool that is asked what became of a call is not one of this node's approved tools.
+    #[error("tool `{probe}` is not approved, and `{tool}` needs it as its probe")]
+    ProbeNotApproved {
+        /// The tool.
+        tool: String,
+        /// Its probe.
+        probe: String,
+    },
     /// A tool that the system session does not hold as approved under this digest.
     #[error("tool `{0}` is not approved as it stands")]
     NotApproved(String),
@@ -123,12 +132,14 @@ pub enum RunError {
     #[error("agent {0} waits for something that can never come")]
     Stuck(String),
     /// Nobody knows what came of a call that must not run twice, and its agent waits for somebody to say.
-    #[error("nobody knows what came of call {call} of `{tool}`, and it must not run twice")]
+    #[error("nobody knows what came of call {call} of `{tool}`, and it must not run twice{}", why.as_ref().map(|why| format!("; {why}")).unwrap_or_default())]
     InDoubt {
         /// The call.
         call: CallId,
         /// Its tool.
         tool: String,
+        /// Why its probe did not tell, if it was tried just now.
+        why: Option<String>,
     },
     /// Agents are nested too deep.
     #[error("agents are nested deeper than {TREE_DEPTH_MAX}")]
@@ -172,6 +183,8 @@ pub struct Session {
     unavailable: Option<String>,
     /// The interrupted call that each probe is about.
     probes: BTreeMap<CallId, AdmittedCall>,
+    /// Why the probe of a call did not tell, for people.
+    untold: BTreeMap<CallId, String>,
 }
 
 /// What a session needs besides its engine.
@@ -315,6 +328,7 @@ impl Session {
             whys: BTreeMap::new(),
             unavailable: None,
             probes: BTreeMap::new(),
+            untold: BTreeMap::new(),
         }
     }
 
@@ -502,7 +516,7 @@ impl Session {
     fn in_doubt(&self) -> Option<RunError> {
         let mut calls = self.views().calls.iter();
         let (call, row) = calls.find(|(call, _)| self.engine.state().is_in_doubt(*call))?;
-        Some(RunError::InDoubt { call, tool: row.tool.clone() })
+        Some(RunError::InDoubt { call, tool: row.tool.clone(), why: self.untold.get(&call).cloned() })
     }
 
     fn waiting(&self) -> String {

@@ -5,18 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use toka_kernel::ids::{AgentId, CallId, CommandId, Commitment, PrincipalId, derived};
 use toka_kernel::tool::Effect;
-use toka_kernel::{Ask, Body, Code, Entry};
+use toka_kernel::{Ask, Body, Code, Entry, Event};
 use toka_projections::outcome_word;
 
 use crate::agents::{AgentSpec, Driver, Ended, Record, Transcript};
+use crate::executor::outcome;
+use crate::session::probe_id;
 
 /// The agents of one session, each with its driver and transcript.
 #[derive(Debug, Default)]
 pub(crate) struct Transcripts {
     agents: BTreeMap<AgentId, Lane>,
     calls: BTreeMap<CallId, Asked>,
-    /// Tools whose calls must never run twice.
-    once: BTreeSet<String>,
+    /// What may be done about the calls of each tool after a crash.
+    effects: BTreeMap<String, u8>,
+    /// Calls that have not ended and of which a probe can tell, each with its probe that has not ended either.
+    probed: BTreeMap<CallId, Option<CallId>>,
     /// Agents whose transcript says something that their driver has not read.
     waking: BTreeSet<AgentId>,
 }
@@ -29,7 +33,7 @@ pub(crate) struct Lane {
     pub(crate) transcript: Transcript,
     pub(crate) running: bool,
     parent: PrincipalId,
-    /// Calls that it asked for, the refused ones included.
+    /// Calls that it asked for, the refused ones included. What the node asks a probe in its name is none of them.
     pub(crate) calls: u64,
 }
 
@@ -38,13 +42,9 @@ pub(crate) struct Lane {
 struct Asked {
     by: PrincipalId,
     command: CommandId,
-    /// Whether it must never run twice.
-    once: bool,
+    /// Whether nobody knows what was done, should it be lost.
+    doubtful: bool,
 }
-
-/// Outcomes of `docs/FORMAT.md`.
-const LOST: u8 = 10;
-const UNKNOWN: u8 = 11;
 
 /// Why an entry could not be folded: the log does not hold what a driver needs.
 #[derive(Debug, thiserror::Error)]
@@ -116,26 +116,37 @@ impl Transcripts {
                 }
             }
             Body::CallAdmitted(admitted) => {
-                let once = self.once.contains(&admitted.tool);
-                self.calls.insert(CallId(made(0)), Asked { by, command, once });
+                let call = CallId(made(0));
+                if let Some(about) = self.probed_by(event) {
+                    self.probed.insert(about, Some(call));
+                    return Ok(());
+                }
+                let effect = self.effects.get(&admitted.tool).and_then(|effect| Effect::from_number(*effect));
+                let doubtful = matches!(effect, Some(Effect::Once | Effect::Reconcile));
+                self.calls.insert(call, Asked { by, command, doubtful });
+                if effect == Some(Effect::Reconcile) {
+                    self.probed.insert(call, None);
+                }
                 if let Some(lane) = self.agents.get_mut(&by) {
                     lane.calls += 1;
                 }
                 self.record(by, command, Record::Open);
             }
             Body::CallFinished(finished) => {
-                let Some(Asked { by: agent, command, once }) = self.calls.get(&finished.call).copied() else {
+                self.probed.remove(&finished.call);
+                self.probed.values_mut().filter(|probe| **probe == Some(finished.call)).for_each(|probe| *probe = None);
+                let Some(Asked { by: agent, command, doubtful }) = self.calls.get(&finished.call).copied() else {
                     return Ok(());
                 };
                 // Nobody knows what was done; the agent waits until somebody says.
-                if finished.outcome.kind == UNKNOWN || finished.outcome.kind == LOST && once {
+                if finished.outcome.kind == outcome::UNKNOWN || finished.outcome.kind == outcome::LOST && doubtful {
                     return Ok(());
                 }
                 let result = finished.result.and_then(|index| event.blobs.get(usize::from(index)));
                 let result = result.map(|result| blob(result.commitment)).transpose()?.flatten();
                 let record = Record::Finished {
                     outcome: outcome_word(&finished.outcome),
-                    ok: finished.outcome.kind == 1,
+                    ok: finished.outcome.kind == outcome::SUCCEEDED,
                     result: result.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()),
                     withheld: finished.late,
                 };
@@ -155,9 +166,9 @@ impl Transcripts {
                 self.record(agent, command, record);
             }
             Body::ToolBound(bound) => {
-                let once = bound.tools.iter().filter(|bound| bound.tool.effect == Effect::Once.number());
-                self.once.extend(once.map(|bound| bound.tool.name.clone()));
+                self.effects.extend(bound.tools.iter().map(|bound| (bound.tool.name.clone(), bound.tool.effect)));
             }
+            Body::Refused(..) if self.probed_by(event).is_some() => {}
             Body::Refused(refused, ask) => {
                 if let (Ask::Call(_), Some(lane)) = (&**ask, self.agents.get_mut(&by)) {
                     lane.calls += 1;
@@ -193,6 +204,17 @@ impl Transcripts {
             | Body::SandboxProbed(_) => {}
         }
         Ok(())
+    }
+
+    /// The call that a probe is about, if `event` answers the command that asks one.
+    fn probed_by(&self, event: &Event) -> Option<CallId> {
+        let cmd = event.cmd()?;
+        self.probed.keys().copied().find(|call| probe_id(*call, cmd.as_of) == cmd.id)
+    }
+
+    /// The probe of `call` that was asked and has not ended.
+    pub(crate) fn open_probe(&self, call: CallId) -> Option<CallId> {
+        self.probed.get(&call).copied().flatten()
     }
 
     fn record(&mut self, agent: AgentId, command: CommandId, record: Record) {

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value};
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{CallId, CommandId, derived};
+use toka_kernel::ids::{CallId, CommandId, Seq, derived};
 use toka_kernel::tool::{Effect, Probe};
-use toka_kernel::{AdmittedCall, Body};
+use toka_kernel::{AdmittedCall, Code};
 
 use super::{RunError, Session};
 use crate::engine::CommitError;
-use crate::executor::{Ended, outcome};
+use crate::executor::{Ended, Tool, outcome};
 
 /// What a probe answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,14 +33,25 @@ impl Answer {
     }
 }
 
+/// The id of the command that asks a probe of `call` when the head is at `head`. By it the command is known in the log.
+///
+/// Every restart asks anew, since an earlier answer says nothing of what ran since.
+pub(crate) fn probe_id(call: CallId, head: Seq) -> CommandId {
+    CommandId::of(derive(Context::CommandId, &[&call.0, &head.to_be_bytes(), b"probe"]))
+}
+
 impl Session {
-    /// Settles what was interrupted as the effect class of each call has it: reads and idempotent calls run again by themselves, of those that must not run twice nobody knows what came of them, and for the others their
-    /// probe is asked.
+    /// Settles what was interrupted as the effect class of each call has it: reads and idempotent calls run again by
+    /// themselves, of those that must not run twice nobody knows what came of them, and for the others their probe is
+    /// asked.
     pub(super) fn settle_interrupted(&mut self) -> Result<(), RunError> {
         let open: Vec<AdmittedCall> = self.views().calls.open_after(0).cloned().collect();
         // An agent with a call in doubt may ask nothing more, a probe neither.
         for call in open.iter().filter(|call| call.effect() == Effect::Reconcile) {
-            self.ask_probe(call)?;
+            if let Some(why) = self.ask_probe(call)? {
+                self.untold.insert(call.id(), why);
+                self.report(Ended::unknown(call))?;
+            }
         }
         for call in open.iter().filter(|call| call.effect() == Effect::Once) {
             self.report(Ended::unknown(call))?;
@@ -48,32 +59,41 @@ impl Session {
         Ok(())
     }
 
-    /// Asks, as the agent itself and within its grants, whether `call` was done. Until the answer it does not run.
-    fn ask_probe(&mut self, call: &AdmittedCall) -> Result<(), RunError> {
-        let named = |tool: &&crate::executor::Tool| {
-            tool.spec().name == call.tool() && tool.spec().digest().ok() == Some(call.digest())
+    /// Asks, as the agent itself and within its grants, whether `call` was done. Until the answer it does not run. Why it
+    /// cannot be asked, if it cannot.
+    fn ask_probe(&mut self, call: &AdmittedCall) -> Result<Option<String>, RunError> {
+        let named = |tool: &&Tool| tool.spec().name == call.tool() && tool.spec().digest().ok() == Some(call.digest());
+        let Some(tool) = self.tools.iter().find(named) else {
+            return Ok(Some(format!("the version of `{}` that was called is not approved any more", call.tool())));
         };
-        let probe = self.tools.iter().find(named).and_then(|tool| tool.spec().probe.clone());
-        let (Some(probe), Some(arguments)) =
-            (probe, self.engine.blob(call.arguments().commitment).map_err(CommitError::from)?)
+        let Some(probe) = tool.spec().probe.clone() else { return Ok(Some("it has no probe".to_owned())) };
+        let Some(arguments) = self.engine.blob(call.arguments().commitment).map_err(CommitError::from)? else {
+            return Ok(Some("its arguments are gone, so its probe was not asked".to_owned()));
+        };
+        let bound = self.engine.state().bound_digest(&probe.tool);
+        let same = |tool: &&Tool| tool.spec().name == probe.tool && tool.spec().digest().ok() == bound;
+        let Some(Effect::Read) = self.tools.iter().find(same).and_then(|tool| Effect::from_number(tool.spec().effect))
         else {
-            return self.report(Ended::unknown(call));
+            let what = "is not the version with which the session began, or not approved any more";
+            return Ok(Some(format!("its probe `{}` {what}, so it was not asked", probe.tool)));
         };
-        let reads = |tool: &crate::executor::Tool| tool.spec().effect == Effect::Read.number();
-        if !self.tools.iter().any(|tool| tool.spec().name == probe.tool && reads(tool)) {
-            return self.report(Ended::unknown(call));
-        }
-        let question = question(&probe, call.id(), &arguments);
-        // Every restart asks anew: an earlier answer says nothing of what ran since.
-        let head = self.engine.state().head().hash;
-        let id = CommandId::of(derive(Context::CommandId, &[&call.id().0, &head.0, b"probe"]));
-        let committed = self.ask_call(call.principal(), id, &probe.tool, &question, true)?;
-        if !matches!(committed.event.body, Body::CallAdmitted(_)) {
-            return self.report(Ended::unknown(call));
-        }
+        // One that was asked before a crash and has not answered runs again by itself.
+        let asked = match self.transcripts.open_probe(call.id()) {
+            Some(asked) => asked,
+            None => {
+                let question = question(&probe, call.id(), &arguments);
+                let id = probe_id(call.id(), self.engine.state().head().seq);
+                let committed = self.ask_call(call.principal(), id, &probe.tool, &question, true)?;
+                if let Some(refused) = committed.event.body.refused() {
+                    let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
+                    return Ok(Some(format!("its probe `{}` was refused: {code}", probe.tool)));
+                }
+                CallId(derived(self.id(), committed.seq, 0))
+            }
+        };
         self.executors.hold(call.id());
-        self.probes.insert(CallId(derived(self.id(), committed.seq, 0)), call.clone());
-        Ok(())
+        self.probes.insert(asked, call.clone());
+        Ok(None)
     }
 
     /// Settles the call of which the probe `asked` has told.
@@ -85,7 +105,12 @@ impl Session {
                 self.executors.release(call.id());
                 Ok(())
             }
-            Answer::Unknown => self.report(Ended::unknown(&call)),
+            Answer::Unknown => {
+                let row = self.views().calls.get(asked);
+                let probe = row.map(|row| row.tool.clone()).unwrap_or_default();
+                self.untold.insert(call.id(), format!("its probe `{probe}` did not tell (call {})", asked.short()));
+                self.report(Ended::unknown(&call))
+            }
         }
     }
 }

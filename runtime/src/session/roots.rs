@@ -89,12 +89,13 @@ pub(super) fn wanted(tools: &[Tool], spec: &AgentSpec) -> Result<Vec<Tool>, RunE
             return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
         }
     }
-    for probe in wanted.iter().filter_map(|tool| tool.spec().probe.clone()).collect::<Vec<_>>() {
-        let found = tools.iter().find(|tool| tool.spec().name == probe.tool);
-        let known = || tools.iter().map(|tool| tool.spec().name.as_str()).collect::<Vec<_>>().join(", ");
-        let found = found.ok_or_else(|| RunError::NoTool { pattern: probe.tool.clone(), known: known() })?;
+    let of_probe = |tool: &Tool| Some((tool.spec().name.clone(), tool.spec().probe.as_ref()?.tool.clone()));
+    for (tool, probe) in wanted.iter().filter_map(of_probe).collect::<Vec<_>>() {
+        let Some(found) = tools.iter().find(|tool| tool.spec().name == probe) else {
+            return Err(RunError::ProbeNotApproved { tool, probe });
+        };
         if found.spec().effect != Effect::Read.number() {
-            return Err(RunError::NoProbe(probe.tool));
+            return Err(RunError::NoProbe(probe));
         }
         wanted.push(found.clone());
     }

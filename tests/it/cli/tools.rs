@@ -423,6 +423,62 @@ fn a_call_by_itself_is_granted_what_its_probe_needs() {
 }
 
 #[test]
+fn what_a_probe_is_asked_counts_against_no_budget_of_the_agent() {
+    let desk = bookkeeping(true);
+    let here = desk.at("project/out/here");
+    let agent = bookkeeper("budget: { calls: 2 }", super::agents::GUIDE).replace("\"tool:*\"", "\"tool:*?calls=9\"");
+    let (session, _) = killed_in_a_call(&desk, &agent, || here.exists());
+    let ran = desk.toka(&["run", "--resume", &session]);
+    assert_eq!(ran.exit, Some(0), "{ran}");
+    let shown = desk.toka(&["sessions", "show", &session]);
+    assert_eq!(shown.out.matches("CallAdmitted").count(), 3, "{shown}");
+}
+
+#[test]
+fn a_probe_that_a_crash_interrupted_is_not_asked_again_beside_itself() {
+    let (desk, session, _) = killed_while_booking(true);
+    desk.write("project/out/wait", "");
+    for _ in 0..3 {
+        let told = killed_once_a_call_has_begun(&desk, &["run", "--resume", &session, "--json"], || true);
+        assert!(told.iter().any(|line| line["started"].is_string()), "{told:?}");
+    }
+    std::fs::remove_file(desk.at("project/out/wait")).expect("removes");
+    desk.toka(&["run", "--resume", &session]).expect(0);
+    let shown = desk.toka(&["sessions", "show", &session]);
+    assert_eq!(shown.out.matches("CallAdmitted").count(), 2, "the call and one probe: {shown}");
+    assert_eq!(booked(&desk), 1);
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_probe_that_nobody_has_approved_is_named_before_anything_runs() {
+    let desk = bookkeeping(true);
+    desk.write("tools/booked.tool.yaml", BOOKED.replace("name: booked", "name: proposed"));
+    desk.toka(&["tools", "register", "tools/booked.tool.yaml"]).expect(0);
+    desk.write("tools/book.tool.yaml", BOOK.replace("tool: booked", "tool: proposed").replace("1.0.0", "2.0.0"));
+    desk.toka(&["tools", "register", "tools/book.tool.yaml", "--approve"]).expect(0);
+    let ran = desk.run(&bookkeeper("", ""));
+    ran.expect(5);
+    assert!(ran.err.contains("tool `proposed` is not approved, and `book` needs it as its probe"), "{ran}");
+    assert!(ran.err.contains("`toka tools approve proposed`"), "{ran}");
+    assert!(!desk.at("project/out/here").exists());
+}
+
+#[test]
+fn a_probe_that_was_replaced_is_not_asked_and_a_person_is() {
+    let (desk, session, call) = killed_while_booking(true);
+    desk.write("tools/booked.tool.yaml", BOOKED.replace("1.0.0", "2.0.0"));
+    desk.toka(&["tools", "register", "tools/booked.tool.yaml", "--approve"]).expect(0);
+    let ran = desk.toka(&["run", "--resume", &session]);
+    ran.expect(4);
+    assert!(ran.err.contains("its probe `booked` is not the version with which the session began"), "{ran}");
+    assert!(ran.err.contains(&format!("{call} done|not-done|abandon")), "{ran}");
+    desk.toka(&["calls", "resolve", &session, &call, "done"]).expect(0);
+    desk.toka(&["run", "--resume", &session]).expect(0);
+    assert!(!desk.toka(&["sessions", "show", &session]).out.contains("pin-mismatch"));
+}
+
+#[test]
 fn a_probe_that_does_not_know_leaves_the_call_to_a_person() {
     let (desk, session, call) = killed_while_booking(true);
     desk.write("project/out/lost", "");

@@ -155,7 +155,7 @@ fn check_approved(spec: &AgentSpec, listed: &[Listed]) -> Result<(), Failure> {
         Some(tool) => {
             let name = &tool.spec.name;
             Err(Failure::new(exit::DENIED, format!("tool `{name}` is {}, and only approved tools run", tool.state))
-                .hint(format!("look at it with `toka tools show {name}`, then `toka tools approve {name}`")))
+                .hint(how_to_approve(name)))
         }
     }
 }
@@ -451,7 +451,10 @@ pub(crate) fn failed(error: RunError) -> Failure {
         }
         RunError::Refused { code, .. } if code.is_limit() => exit::LIMIT,
         RunError::InDoubt { .. } => exit::INCOMPLETE,
-        RunError::Refused { .. } | RunError::NotApproved(_) | RunError::Unsigned => exit::DENIED,
+        RunError::Refused { .. }
+        | RunError::NotApproved(_)
+        | RunError::ProbeNotApproved { .. }
+        | RunError::Unsigned => exit::DENIED,
         RunError::Commit(_)
         | RunError::Capability { .. }
         | RunError::NoTool { .. }
@@ -460,7 +463,28 @@ pub(crate) fn failed(error: RunError) -> Failure {
         | RunError::TooDeep
         | RunError::Closed(_) => exit::FAILURE,
     };
-    Failure::new(code, error.to_string())
+    let failure = Failure::new(code, error.to_string());
+    match &error {
+        RunError::ProbeNotApproved { probe, .. } => failure.hint(how_to_approve(probe)),
+        RunError::NotApproved(tool) => failure.hint(how_to_approve(tool)),
+        RunError::System(_)
+        | RunError::Commit(_)
+        | RunError::Load(_)
+        | RunError::Fold(_)
+        | RunError::Refused { .. }
+        | RunError::InDoubt { .. }
+        | RunError::Unsigned
+        | RunError::Capability { .. }
+        | RunError::NoTool { .. }
+        | RunError::NoProbe(_)
+        | RunError::Stuck(_)
+        | RunError::TooDeep
+        | RunError::Closed(_) => failure,
+    }
+}
+
+fn how_to_approve(tool: &str) -> String {
+    format!("look at it with `toka tools show {tool}`, then `toka tools approve {tool}`")
 }
 
 pub(crate) fn named_root(text: &str) -> Result<(String, PathBuf), String> {
