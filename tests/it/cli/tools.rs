@@ -543,6 +543,12 @@ fn a_call_that_must_not_run_twice_waits_for_a_person_after_a_crash() {
         }
         desk.toka(&["calls", "resolve", &session, &call, verdict, "--evidence", "looked at it"]).expect(0);
         desk.toka(&["calls", "resolve", &session, &call, verdict]).expect(5);
+        let shown = desk.toka(&["calls", "show", &session, &call]);
+        assert!(shown.out.contains(&format!("resolved: {verdict} (seq ")), "{shown}");
+        assert!(shown.out.contains("evidence: looked at it"), "{shown}");
+        let shown = desk.json(&["calls", "show", &session, &call]);
+        let resolved = (&shown["resolved"]["verdict"], &shown["resolved"]["evidence"]);
+        assert_eq!(resolved, (&verdict.into(), &"looked at it".into()));
         desk.toka(&["run", "--resume", &session]).expect(exit);
         let shown = desk.toka(&["sessions", "show", &session]);
         assert_eq!(shown.out.matches("CallAdmitted").count(), 1, "it ran once: {shown}");

@@ -1,5 +1,6 @@
 //! `toka calls`: what an operator says of calls.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -61,7 +62,7 @@ enum Verb {
 }
 
 /// What came of a call.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Verdict {
     /// It was done: its step counts as succeeded, without a result
     Done,
@@ -69,6 +70,34 @@ enum Verdict {
     NotDone,
     /// Nobody will find out: its step counts as failed
     Abandon,
+}
+
+impl Verdict {
+    const ALL: [Verdict; 3] = [Verdict::Done, Verdict::NotDone, Verdict::Abandon];
+
+    /// Its number of `docs/FORMAT.md`.
+    fn number(self) -> u8 {
+        match self {
+            Verdict::Done => 1,
+            Verdict::NotDone => 2,
+            Verdict::Abandon => 3,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Done => "done",
+            Verdict::NotDone => "not-done",
+            Verdict::Abandon => "abandon",
+        }
+    }
+}
+
+/// What somebody said of a call whose outcome was unknown.
+struct Resolved {
+    seq: u64,
+    word: &'static str,
+    evidence: Option<String>,
 }
 
 pub(crate) fn run(calls: &Calls, home: Option<PathBuf>) -> Result<u8, Failure> {
@@ -86,6 +115,7 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
         SqliteReader::open(home.store_path()).map_err(|error| Failure::new(exit::UNREADABLE, error.to_string()))?;
     let session = super::find(&store, session)?;
     let mut found = Vec::new();
+    let mut resolved: BTreeMap<CallId, Resolved> = BTreeMap::new();
     for row in store.read(session, 0) {
         let entry = Entry::read(&row?.bytes).map_err(|fault| Failure::new(exit::UNREADABLE, fault.to_string()))?;
         let Ok(event) = entry.event() else { continue };
@@ -93,6 +123,16 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
             && finished.call.to_string().starts_with(call)
         {
             found.push((event.clone(), (**finished).clone()));
+        }
+        if let Body::OutcomeResolved(said) = &event.body {
+            let evidence = blob(&store, session, event, said.evidence)?;
+            let word = Verdict::ALL.into_iter().find(|verdict| verdict.number() == said.verdict);
+            let said_now = Resolved {
+                seq: entry.header().seq,
+                word: word.map_or("?", Verdict::word),
+                evidence: evidence.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            };
+            resolved.insert(said.call, said_now);
         }
     }
     let (event, finished) = match found.len() {
@@ -108,6 +148,7 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
     let word = outcome_word(&finished.outcome);
     let streams = [("stdout", read(finished.stdout)?), ("stderr", read(finished.stderr)?)];
     artifacts(record.as_ref(), dir, as_json)?;
+    let resolved = resolved.get(&finished.call);
     let mut out = std::io::stdout().lock();
     if as_json {
         let text = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned());
@@ -115,11 +156,18 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
             "schema": "toka/call/1", "session": session.to_string(), "call": finished.call.to_string(),
             "outcome": word, "number": finished.outcome.number, "result": result,
             "record": record.map(without_content), "stdout": text(&streams[0].1), "stderr": text(&streams[1].1),
+            "resolved": resolved.map(|said| json!({ "seq": said.seq, "verdict": said.word, "evidence": said.evidence })),
         });
         writeln!(out, "{document}")?;
         return Ok(exit::OK);
     }
     writeln!(out, "{}  {word}", finished.call.short())?;
+    if let Some(said) = resolved {
+        writeln!(out, "resolved: {} (seq {})", said.word, said.seq)?;
+        if let Some(evidence) = &said.evidence {
+            writeln!(out, "evidence: {}", printable(evidence.as_bytes()).trim_end())?;
+        }
+    }
     if let Some(result) = &result {
         writeln!(out, "result: {result:#}")?;
     }
@@ -147,11 +195,7 @@ fn resolve(
     let session = super::find(log.as_ref(), session)?;
     let key = home.event_key_of(epoch(log.as_ref(), session)?, now_us)?;
     let parts = Parts { log, key, clock, random: Box::new(OsRandom) };
-    let number = match verdict {
-        Verdict::Done => 1,
-        Verdict::NotDone => 2,
-        Verdict::Abandon => 3,
-    };
+    let number = verdict.number();
     let evidence = evidence.map(|text| text.clone().into_bytes());
     Session::resolve(parts, session, home.root().key(), call, number, evidence).map_err(failed)?;
     let mut out = std::io::stdout().lock();
