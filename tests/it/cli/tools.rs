@@ -179,6 +179,31 @@ fn one_bad_manifest_keeps_all_from_being_registered() {
 }
 
 #[test]
+fn what_is_right_is_registered_beside_what_is_refused_and_all_of_it_is_told() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    let named = |name: &str| COUNTER.replace("name: counter,", &format!("name: {name},"));
+    // Approved, and this would displace it unsigned.
+    desk.write("tools/counter.tool.yaml", COUNTER.replace("1.0.0", "1.1.0"));
+    desk.write("tools/bad.tool.yaml", COUNTER.replace("effect: read", "efect: read"));
+    desk.write("tools/book.tool.yaml", BOOK.replace("book.py", "counter.py"));
+    desk.write("tools/taken.tool.yaml", named("validate-links"));
+    desk.write("tools/zebra.tool.yaml", named("zebra"));
+    let ran = desk.toka(&["tools", "register", "--discover", "tools", "--keep-going", "--json"]);
+    ran.expect(1);
+    let told = ran.last_json();
+    let names = |list: &str| -> Vec<String> {
+        let items = told[list].as_array().expect("a list").iter();
+        items.map(|item| item["tool"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!((names("tools"), told["tools"][0]["state"].as_str()), (vec!["zebra".to_owned()], Some("proposed")));
+    assert_eq!(names("refused"), ["validate-links", "book", "counter"], "{told}");
+    assert_eq!(told["errors"].as_array().map(Vec::len), Some(1), "{told}");
+    let ran = desk.toka(&["tools", "register", "--discover", "tools"]);
+    assert!(ran.expect(1).err.contains("1 error in tool manifests; nothing was registered"), "{ran}");
+}
+
+#[test]
 fn approving_takes_the_operator() {
     let desk = Desk::empty();
     desk.write("passphrase", "correct horse\n");

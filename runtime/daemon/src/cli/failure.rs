@@ -34,6 +34,16 @@ impl Failure {
         self
     }
 
+    /// What went wrong.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Whether the same may go well for another tool: it is no matter of the store or of who else uses it.
+    pub(crate) fn is_about_one(&self) -> bool {
+        !matches!(self.exit, exit::BUSY | exit::UNREADABLE)
+    }
+
     /// Tells it on stderr and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
         talk(&format!("error: {}", self.what));

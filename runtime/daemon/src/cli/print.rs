@@ -24,6 +24,11 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
+/// A number of things: `1 error`, `2 errors`.
+pub(crate) fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Rows in columns that are as wide as they must be; the last column is not padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

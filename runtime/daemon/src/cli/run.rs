@@ -23,7 +23,7 @@ use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
-use super::print::{instant, talk};
+use super::print::{count, instant, talk};
 use super::tools::{self, Listed};
 
 #[derive(Debug, Args)]
@@ -419,11 +419,7 @@ fn refuse_file(errors: &[FileError]) -> Failure {
     for error in errors {
         talk(&format!("{error}\n  hint: {}", error.hint));
     }
-    let what = format!(
-        "{} error{} in the agent file; nothing was run",
-        errors.len(),
-        if errors.len() == 1 { "" } else { "s" }
-    );
+    let what = format!("{} in the agent file; nothing was run", count(errors.len(), "error", "errors"));
     if errors.iter().any(|error| error.code == FileCode::Unreadable) {
         return Failure::new(exit::UNREADABLE, what);
     }

@@ -26,7 +26,7 @@ use toka_tools::{Manifest, SHIPPED, pin_text};
 
 use super::failure::{Failure, exit};
 use super::init::{ask_passphrase, open_home};
-use super::print::{table, talk};
+use super::print::{count, table, talk};
 use super::run::{node, writer};
 
 #[derive(Debug, Args)]
@@ -378,7 +378,8 @@ fn tell(errors: &[FileError]) {
 
 fn refuse(errors: &[FileError]) -> Failure {
     tell(errors);
-    Failure::new(exit::FAILURE, format!("{} errors in tool manifests; nothing was registered", errors.len()))
+    let what = format!("{} in tool manifests; nothing was registered", count(errors.len(), "error", "errors"));
+    Failure::new(exit::FAILURE, what)
 }
 
 fn load(file: &Path) -> Result<Manifest, Vec<FileError>> {
@@ -490,69 +491,107 @@ fn register(
     if found.is_empty() && errors.is_empty() {
         return Err(Failure::new(exit::FAILURE, "there is no manifest").hint("a manifest is called NAME.tool.yaml"));
     }
-    check_names(&found)?;
-    check_probes(home, &found)?;
-    let key = approve.map(|key| operator_key(home, key)).transpose()?;
-    let mut places = home.system()?;
-    let mut system = open_system(home, &mut places, &writer(home)?)?;
+    let mut refused = Vec::new();
+    let mut refuse_one = |file: &Path, name: &str, failure: Failure| -> Result<(), Failure> {
+        if !keep_going || !failure.is_about_one() {
+            return Err(failure);
+        }
+        failure.report();
+        refused.push(json!({ "tool": name, "file": file.display().to_string(), "why": failure.what() }));
+        Ok(())
+    };
+    while let Err((index, failure)) = check_names(&found).and_then(|()| check_probes(home, &found)) {
+        let (file, manifest) = found.remove(index);
+        refuse_one(&file, &manifest.spec.name, failure)?;
+    }
     let mut told = Vec::new();
-    for (file, manifest) in found {
-        let what = register_one(home, &mut system, &mut places, &file, &manifest, key.as_ref())?;
-        told.push(json!({ "tool": manifest.spec.name, "file": file.display().to_string(), "state": what }));
-        if !as_json {
-            writeln!(std::io::stdout().lock(), "{}  {what}", manifest.spec.name)?;
+    if !found.is_empty() {
+        let key = approve.map(|key| operator_key(home, key)).transpose()?;
+        let mut places = home.system()?;
+        let mut system = open_system(home, &mut places, &writer(home)?)?;
+        for (file, manifest) in found {
+            let name = &manifest.spec.name;
+            match register_one(home, &mut system, &mut places, &file, &manifest, key.as_ref()) {
+                Ok(what) => {
+                    told.push(json!({ "tool": name, "file": file.display().to_string(), "state": what }));
+                    if !as_json {
+                        writeln!(std::io::stdout().lock(), "{name}  {what}")?;
+                    }
+                }
+                Err(failure) => refuse_one(&file, name, failure)?,
+            }
         }
     }
+    let whole = errors.is_empty() && refused.is_empty();
     if as_json {
-        writeln!(std::io::stdout().lock(), "{}", json!({ "schema": "toka/register/1", "tools": told }))?;
-    } else if key.is_none() && told.iter().any(|told| told["state"] == "proposed") {
+        let errors: Vec<Value> = errors.iter().map(error_document).collect();
+        let document = json!({ "schema": "toka/register/1", "tools": told, "refused": refused, "errors": errors });
+        writeln!(std::io::stdout().lock(), "{document}")?;
+    } else if approve.is_none() && told.iter().any(|told| told["state"] == "proposed") {
         talk("next: toka tools show NAME, then toka tools approve NAME");
     }
-    if errors.is_empty() { Ok(exit::OK) } else { Err(Failure::new(exit::FAILURE, "not every manifest was registered")) }
+    if whole { Ok(exit::OK) } else { Err(Failure::new(exit::FAILURE, "not every manifest was registered")) }
 }
 
-/// Whether these tools are the operator's own: those of the node are neither registered nor displaced.
-fn check_names(found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
-    let own = own()?;
-    for (file, manifest) in found {
+/// Whether these tools are the operator's own: those of the node are neither registered nor displaced. The index of the
+/// first that is not, and why.
+fn check_names(found: &[(PathBuf, Manifest)]) -> Result<(), (usize, Failure)> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let own = own().map_err(|failure| (0, failure))?;
+    for (index, (file, manifest)) in found.iter().enumerate() {
         let name = &manifest.spec.name;
         if manifest.spec.run.is_none() {
             let what = format!("{}: `{name}` is part of the node and needs no registration", file.display());
-            return Err(Failure::new(exit::FAILURE, what));
+            return Err((index, Failure::new(exit::FAILURE, what)));
         }
         if own.iter().any(|own| own.spec.name == *name) {
             let what = format!("{}: the name `{name}` belongs to a tool of the node", file.display());
-            return Err(Failure::new(exit::FAILURE, what).hint("give the tool another name"));
+            return Err((index, Failure::new(exit::FAILURE, what).hint("give the tool another name")));
         }
     }
     Ok(())
 }
 
-/// Whether the probe of every tool, with these registered, is one that changes nothing and takes what it is asked.
-fn check_probes(home: &Home, found: &[(PathBuf, Manifest)]) -> Result<(), Failure> {
+/// Whether the probe of every tool, with these registered, is one that changes nothing and takes what it is asked. The
+/// index of one that must not be registered, and why.
+fn check_probes(home: &Home, found: &[(PathBuf, Manifest)]) -> Result<(), (usize, Failure)> {
+    if found.is_empty() {
+        return Ok(());
+    }
+    let listed = as_stored(home).map_err(|failure| (0, failure))?;
     let mut known: BTreeMap<String, ToolSpec> =
-        as_stored(home)?.into_iter().map(|listed| (listed.spec.name.clone(), listed.spec)).collect();
+        listed.into_iter().map(|listed| (listed.spec.name.clone(), listed.spec)).collect();
     known.extend(found.iter().map(|(_, manifest)| (manifest.spec.name.clone(), manifest.spec.clone())));
+    let index = |name: &str| found.iter().position(|(_, manifest)| manifest.spec.name == name);
     for (name, probe) in known.values().filter_map(|spec| Some((&spec.name, spec.probe.as_ref()?))) {
-        let wrong = |what: &str| {
-            Failure::new(exit::FAILURE, format!("the probe `{}` of `{name}` {what}", probe.tool)).hint(
+        // What was registered before is not at fault now.
+        let Some(culprit) = index(name).or_else(|| index(&probe.tool)) else { continue };
+        if let Err(what) = check_probe(probe, known.get(&probe.tool)) {
+            let failure = Failure::new(exit::FAILURE, format!("the probe `{}` of `{name}` {what}", probe.tool)).hint(
                 "register the probe before it or with it; it must not change what it looks at, and answers in text",
-            )
-        };
-        let Some(spec) = known.get(&probe.tool).filter(|spec| spec.effect == Effect::Read.number()) else {
-            return Err(wrong("is no tool of `effect: read` here"));
-        };
-        if spec.run.as_ref().is_none_or(|run| run.outputs.result != ResultKind::Text.number()) {
-            return Err(wrong("does not answer in text: `outputs: { result: text }`"));
+            );
+            return Err((culprit, failure));
         }
-        let asked = |param: &str| probe.params.iter().any(|asked| asked.name == param);
-        let taken = |param: &str| spec.params.iter().any(|taken| taken.name == param);
-        if let Some(asked) = probe.params.iter().find(|asked| !taken(&asked.name)) {
-            return Err(wrong(&format!("takes no `{}`", asked.name)));
-        }
-        if let Some(missing) = spec.params.iter().find(|param| param.required && !asked(&param.name)) {
-            return Err(wrong(&format!("is not asked its `{}`, which it requires", missing.name)));
-        }
+    }
+    Ok(())
+}
+
+fn check_probe(probe: &Probe, spec: Option<&ToolSpec>) -> Result<(), String> {
+    let Some(spec) = spec.filter(|spec| spec.effect == Effect::Read.number()) else {
+        return Err("is no tool of `effect: read` here".to_owned());
+    };
+    if spec.run.as_ref().is_none_or(|run| run.outputs.result != ResultKind::Text.number()) {
+        return Err("does not answer in text: `outputs: { result: text }`".to_owned());
+    }
+    let asked = |param: &str| probe.params.iter().any(|asked| asked.name == param);
+    let taken = |param: &str| spec.params.iter().any(|taken| taken.name == param);
+    if let Some(asked) = probe.params.iter().find(|asked| !taken(&asked.name)) {
+        return Err(format!("takes no `{}`", asked.name));
+    }
+    if let Some(missing) = spec.params.iter().find(|param| param.required && !asked(&param.name)) {
+        return Err(format!("is not asked its `{}`, which it requires", missing.name));
     }
     Ok(())
 }
