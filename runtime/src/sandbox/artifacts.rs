@@ -13,7 +13,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 use toka_kernel::tool::Artifact;
@@ -338,17 +338,27 @@ pub fn without_content(mut record: Value) -> Value {
     record
 }
 
+/// Makes a folder into which files can be written, unless it is there, and opens it.
+///
+/// # Errors
+/// Where it cannot be made, is no folder, or may not be written.
+pub fn make_folder(dir: &Path) -> io::Result<OwnedFd> {
+    match std::fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let top = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::accessat(&top, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+    Ok(top)
+}
+
 /// Writes files below `dir`, which is made where it is missing, as `ARTIFACT/PATH`. Nothing that is there is changed, no
 /// link is followed, and a path that leads out of `dir` is refused. How many were written.
 ///
 /// # Errors
 /// The first thing that cannot be made; what was written before stays.
 pub fn write_files(dir: &Path, files: &[KeptFile]) -> io::Result<usize> {
-    match std::fs::create_dir(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let top = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let top = make_folder(dir)?;
     for file in files {
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the record names a path that is none");
         let mut names: Vec<&[u8]> = file.path.split(|byte| *byte == b'/').collect();

@@ -19,7 +19,7 @@ mod spawn;
 mod supervise;
 mod toolchain;
 
-pub use artifacts::{KeptFile, kept_files, without_content, write_files};
+pub use artifacts::{KeptFile, kept_files, make_folder, without_content, write_files};
 pub use capture::Captured;
 pub use program::{Program, ProgramFiles};
 pub use self_test::{SelfTest, SelfTestFailed, Step};

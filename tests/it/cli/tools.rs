@@ -204,6 +204,18 @@ fn what_is_right_is_registered_beside_what_is_refused_and_all_of_it_is_told() {
 }
 
 #[test]
+fn a_call_whose_files_could_not_be_written_is_not_made() {
+    let desk = desk();
+    desk.toka(&["tools", "register", "tools/counter.tool.yaml", "--approve"]).expect(0);
+    let ran = desk.toka(&[&CALL[..], &["--artifacts", "project/secret.txt"]].concat());
+    ran.expect(2);
+    assert!(ran.err.contains("nothing was run"), "{ran}");
+    let sessions = desk.json(&["sessions", "list"]);
+    let sessions = sessions["sessions"].as_array().expect("sessions");
+    assert!(sessions.iter().all(|session| session["status"] == "system"), "{sessions:?}");
+}
+
+#[test]
 fn approving_takes_the_operator() {
     let desk = Desk::empty();
     desk.write("passphrase", "correct horse\n");

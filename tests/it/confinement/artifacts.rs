@@ -245,6 +245,11 @@ fn kept_files_reach_whoever_called() {
         json!([{ "artifact": "out", "path": "out/b/c", "bytes": 4, "blake3": digest }])
     );
     assert_eq!(fs::read(lab.desk.at("given/out/out/b/c")).expect("reads"), b"text");
+    // What is there is not replaced, and what the call came to is told all the same.
+    let ran = lab.toka(&["tools", "call", "keeper", &code, "--artifacts", "given", "--json"]);
+    let said: Value = serde_json::from_str(&ran.expect(1).out).expect("JSON");
+    assert_eq!(said["outcome"], "succeeded");
+    assert!(ran.err.contains("the files of the call cannot be written below given"), "{ran}");
     let ran = lab.toka(&["tools", "call", "keeper", &code]);
     assert!(ran.expect(0).err.contains("kept out: out/b/c, 4 bytes\n"), "{ran}");
 }

@@ -13,7 +13,7 @@ use toka_projections::{outcome_word, outcome_words};
 use toka_runtime::Home;
 use toka_runtime::agents::AgentSet;
 use toka_runtime::executor::outcome;
-use toka_runtime::sandbox::{kept_files, without_content, write_files};
+use toka_runtime::sandbox::{kept_files, make_folder, without_content, write_files};
 use toka_runtime::session::capabilities_of_call;
 use toka_store::{ReadLog, SqliteReader};
 
@@ -43,6 +43,12 @@ pub(crate) fn one(
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         Failure::new(exit::USAGE, format!("these arguments cannot be asked for: {first}"))
     })?;
+    if let Some(dir) = artifacts {
+        make_folder(dir).map_err(|error| {
+            let what = format!("no files can be written below {}: {error}; nothing was run", dir.display());
+            Failure::new(exit::USAGE, what).hint("name a folder, or one that can be made")
+        })?;
+    }
     let finish = run::begin_one(&home, &set.top(), roots, key)?;
     tell(&home, finish.session, artifacts, as_json)
 }
@@ -152,14 +158,13 @@ fn tell_outcome(
     if let Some(stderr) = blob(finished.stderr)? {
         talk(printable(&stderr).trim_end());
     }
-    artifacts(record.as_ref(), dir, as_json)?;
-    let record = record.map(without_content);
     let mut out = std::io::stdout().lock();
     if as_json {
         let document = json!({
             "schema": "toka/call/1", "session": session.to_string(), "call": finished.call.to_string(),
             "outcome": outcome_word(&finished.outcome), "symbol": finished.outcome.symbol,
-            "number": finished.outcome.number, "result": result, "record": record,
+            "number": finished.outcome.number, "result": result,
+            "record": record.clone().map(without_content),
         });
         writeln!(out, "{document}")?;
     } else {
@@ -169,8 +174,13 @@ fn tell_outcome(
             None => {}
         }
     }
+    // What came of the call is said, whatever becomes of its files.
+    let written = artifacts(record.as_ref(), dir, as_json);
     if finished.outcome.kind == outcome::SUCCEEDED {
-        return Ok(exit::OK);
+        return written.map(|()| exit::OK);
+    }
+    if let Err(failure) = written {
+        failure.report();
     }
     let detail = record.as_ref().and_then(|record| record["detail"].as_str());
     let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();

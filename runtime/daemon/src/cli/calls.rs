@@ -147,7 +147,6 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
     let (result, record) = (parsed(read(finished.result)?), parsed(read(finished.record)?));
     let word = outcome_word(&finished.outcome);
     let streams = [("stdout", read(finished.stdout)?), ("stderr", read(finished.stderr)?)];
-    artifacts(record.as_ref(), dir, as_json)?;
     let resolved = resolved.get(&finished.call);
     let mut out = std::io::stdout().lock();
     if as_json {
@@ -155,11 +154,12 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
         let document = json!({
             "schema": "toka/call/1", "session": session.to_string(), "call": finished.call.to_string(),
             "outcome": word, "number": finished.outcome.number, "result": result,
-            "record": record.map(without_content), "stdout": text(&streams[0].1), "stderr": text(&streams[1].1),
+            "record": record.clone().map(without_content), "stdout": text(&streams[0].1), "stderr": text(&streams[1].1),
             "resolved": resolved.map(|said| json!({ "seq": said.seq, "verdict": said.word, "evidence": said.evidence })),
         });
         writeln!(out, "{document}")?;
-        return Ok(exit::OK);
+        // What came of the call is said, whatever becomes of its files.
+        return artifacts(record.as_ref(), dir, true).map(|()| exit::OK);
     }
     writeln!(out, "{}  {word}", finished.call.short())?;
     if let Some(said) = resolved {
@@ -176,7 +176,7 @@ fn show(home: &Home, session: &str, call: &str, dir: Option<&Path>, as_json: boo
             writeln!(out, "{name}:\n{}", printable(bytes).trim_end())?;
         }
     }
-    Ok(exit::OK)
+    artifacts(record.as_ref(), dir, false).map(|()| exit::OK)
 }
 
 fn resolve(
