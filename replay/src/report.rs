@@ -177,6 +177,8 @@ impl Axes {
 pub struct SessionReport {
     /// The session, by the name the input has for it.
     pub session: SessionId,
+    /// Whether it is the node's own session, which is open as long as there is a node.
+    pub system: bool,
     /// Whether its last entry is its end.
     pub closed: bool,
     /// Its last entry.

@@ -14,6 +14,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use serde_json::Value;
 use toka_kernel::chain;
 use toka_kernel::entry::Entry;
 use toka_kernel::ids::SessionId;
@@ -124,7 +125,8 @@ impl Run {
             report.refs_unresolved = unresolved;
             for Contradiction { at, cites, found } in contradictions {
                 report.axes.set(Axis::Chain, Answer::Fail);
-                let fault = Fault::new(Code::RefMismatch).expected(found.to_string(), cites.hash.to_string());
+                let found = found.map_or(Value::Null, |found| found.to_string().into());
+                let fault = Fault::new(Code::RefMismatch).expected(found, cites.hash.to_string());
                 let fault = fault.detail("session", cites.session.to_string()).detail("seq", cites.seq);
                 self.findings.push(Some(report.session), Some(at), 0, fault, None);
             }
@@ -183,6 +185,7 @@ impl Run {
             self.findings.push(None, None, 0, Fault::new(Code::AnchorAbsent), None);
         }
         let mut axes = Axes::of_all(self.sessions.iter().map(|session| &session.axes));
+        axes.set(Axis::Tail, tail(&self.sessions));
         axes.set(
             Axis::Frame,
             match (axes.get(Axis::Frame), self.container) {
@@ -206,6 +209,16 @@ impl Run {
             unreadable,
         }
     }
+}
+
+/// The answer on `tail` over all sessions. A system session has no end as long as there is a node, so where there are
+/// others its end is not waited for. That it is open is said of it, and what the others cite of it must be there.
+fn tail(sessions: &[SessionReport]) -> Answer {
+    let ends = |session: &&SessionReport| !session.system || session.axes.get(Axis::Tail) != Answer::NotChecked;
+    let all: Vec<&Axes> = sessions.iter().map(|session| &session.axes).collect();
+    let ending: Vec<&Axes> = sessions.iter().filter(ends).map(|session| &session.axes).collect();
+    let counted = if ending.is_empty() { all } else { ending };
+    Axes::of_all(counted.into_iter()).get(Axis::Tail)
 }
 
 fn verify_session(

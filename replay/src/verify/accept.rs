@@ -6,7 +6,7 @@ use toka_kernel::entry::{FrameFault, HEADER_BYTES_MIN, Head, MAGIC};
 use toka_kernel::ids::{KeyId, Seq};
 use toka_kernel::keys::SIGNATURE_BYTES;
 use toka_kernel::limits::{FINDINGS_MAX, SEQ_WINDOW};
-use toka_kernel::{Entry, chain};
+use toka_kernel::{Body, CLASS_SYSTEM, Entry, chain};
 
 use super::checked::Checked;
 use super::findings::{Fault, Mark};
@@ -250,6 +250,9 @@ impl Walk<'_> {
             Ok(()) => {
                 if let Ok(event) = entry.event() {
                     self.tally.cited.learn(place, event);
+                    if let Body::SessionOpened(genesis) = &event.body {
+                        self.tally.system = genesis.class == CLASS_SYSTEM;
+                    }
                 }
                 match self.judge.custody(entry).filter(|_| signed) {
                     Some(2) => self.tally.signed.separate += 1,

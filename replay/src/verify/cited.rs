@@ -1,6 +1,6 @@
 //! What entries say about entries of other sessions, compared where those are in the input as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toka_kernel::entry::EntryRef;
 use toka_kernel::ids::{EntryHash, Seq, SessionId};
@@ -18,8 +18,8 @@ pub(super) struct Contradiction {
     /// The entry that cites.
     pub(super) at: Seq,
     pub(super) cites: EntryRef,
-    /// The hash of the entry that stands there.
-    pub(super) found: EntryHash,
+    /// The hash of the entry that stands there; none where the session ends before.
+    pub(super) found: Option<EntryHash>,
 }
 
 impl Cited {
@@ -70,16 +70,23 @@ impl Cited {
         }
     }
 
-    /// Reads the cited sessions that are in `input`: how many citations could not be compared, and which contradict.
+    /// Reads the cited sessions that are in `input`: how many citations could not be compared, and which contradict. A
+    /// bundle may hold a session in part; in a store what is cited was durable before it was cited, so it is there.
     pub(super) fn compare(&self, input: &Input) -> (u64, Vec<Contradiction>) {
         let mut hashes: BTreeMap<(SessionId, Seq), EntryHash> = BTreeMap::new();
         let mut wanted: Vec<SessionId> = self.0.keys().map(|(session, ..)| *session).collect();
         wanted.dedup();
         wanted.retain(|session| input.sessions().any(|known| known.is_ok_and(|known| known == *session)));
+        let mut whole: BTreeSet<SessionId> = BTreeSet::new();
         for session in wanted {
             let last = self.0.keys().filter(|(of, ..)| *of == session).map(|(_, seq, _)| *seq).max().unwrap_or(0);
-            for stored in input.entries(session).map_while(Result::ok) {
-                let Some(entry) = checked::read(&stored.bytes).0 else { break };
+            let mut is_read = true;
+            for stored in input.entries(session) {
+                let entry = stored.ok().and_then(|stored| checked::read(&stored.bytes).0);
+                let Some(entry) = entry else {
+                    is_read = false;
+                    break;
+                };
                 let seq = Entry::header(&entry).seq;
                 if self.0.keys().any(|(of, cited, _)| *of == session && *cited == seq) {
                     hashes.insert((session, seq), entry.hash());
@@ -88,16 +95,19 @@ impl Cited {
                     break;
                 }
             }
+            if is_read && input.as_bundle().is_none() {
+                whole.insert(session);
+            }
         }
         let mut unresolved = 0;
         let mut contradictions = Vec::new();
         for ((session, seq, hash), at) in &self.0 {
             match hashes.get(&(*session, *seq)) {
-                None => unresolved += 1,
+                None if !whole.contains(session) => unresolved += 1,
                 Some(found) if found == hash => {}
-                Some(found) => {
+                found => {
                     let cites = EntryRef { session: *session, seq: *seq, hash: *hash };
-                    contradictions.push(Contradiction { at: *at, cites, found: *found });
+                    contradictions.push(Contradiction { at: *at, cites, found: found.copied() });
                 }
             }
         }

@@ -37,6 +37,7 @@ impl Walk<'_> {
         }
         let report = SessionReport {
             session: self.session,
+            system: self.tally.system,
             closed,
             head: (!self.accepted.is_empty()).then_some((self.head.seq, self.head.hash)),
             entries: self.tally.entries,

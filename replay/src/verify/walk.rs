@@ -62,6 +62,8 @@ pub(super) struct Tally {
     pub(super) facts_unchecked: u64,
     pub(super) signed: SignedCounts,
     pub(super) cited: Cited,
+    /// Its genesis is that of a system session.
+    pub(super) system: bool,
     pub(super) failed: [bool; Axis::ALL.len()],
     pub(super) unchecked: [bool; Axis::ALL.len()],
     /// The last entry was not written to its end. What stands before it is judged as if it had not been begun.

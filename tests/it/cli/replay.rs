@@ -24,10 +24,6 @@ fn the_store_and_a_bundle_are_verified() {
       blobs: 4 present, 0 omitted
     --- exit 0
     ");
-    // The node's own session is open as long as the node is.
-    let store = desk.toka(&["replay", "verify"]);
-    store.expect(4);
-    assert!(store.out.contains("truncation after seq 7 not excluded"), "{store}");
     transcript!(desk.toka(&["replay", "verify", "session.tkb", "--root", "home/keys/root.pub"]), @r"
     $ toka replay verify session.tkb --root home/keys/root.pub
     OK: session.tkb: 1 session, 9 entries as written
@@ -39,6 +35,48 @@ fn the_store_and_a_bundle_are_verified() {
       2 entries of other sessions cited that are not here
     --- exit 0
     ");
+}
+
+#[test]
+fn the_open_session_of_a_node_is_told_and_keeps_no_store_from_being_whole() {
+    let (desk, _) = Desk::with_session();
+    let store = desk.toka(&["replay", "verify"]);
+    store.expect(0);
+    assert!(store.out.starts_with("OK: ") && store.out.contains("truncation after seq 7 not excluded"), "{store}");
+    assert!(store.out.contains("TRUNCATION_NOT_EXCLUDED"), "{store}");
+    let told = desk.json(&["replay", "verify"]);
+    let open: Vec<_> =
+        told["sessions"].as_array().expect("sessions").iter().filter(|one| one["status"] == "open").collect();
+    assert_eq!((open.len(), &open[0]["axes"]["tail"], &told["axes"]["tail"]), (1, &"NOT_CHECKED".into(), &"OK".into()));
+    // Whoever asks for its end is told that there is none.
+    desk.toka(&["replay", "verify", "--session", open[0]["session"].as_str().expect("an id")]).expect(4);
+    desk.toka(&["replay", "verify", "--require", "closed"]).expect(4);
+}
+
+#[test]
+fn a_tail_that_others_cite_is_missed_where_it_was_cut_from_the_session_of_the_node() {
+    let (desk, _) = Desk::with_session();
+    let told = desk.json(&["replay", "verify"]);
+    let open = told["sessions"].as_array().expect("sessions").iter().find(|one| one["status"] == "open").expect("one");
+    let node = open["session"].as_str().expect("an id");
+    let store = rusqlite::Connection::open(desk.at("home/toka.sqlite")).expect("the store");
+    let number = format!("(SELECT number FROM sessions WHERE id = x'{node}')");
+    let last = "SELECT entry FROM entries WHERE seq = 0 AND session = ";
+    let bytes: Vec<u8> = store.query_row(&format!("{last}{number}"), [], |row| row.get(0)).expect("an entry");
+    let last = toka_kernel::Entry::read(&bytes).expect("an entry");
+    let (hash, header) = (last.hash(), last.header());
+    // Heads, too, as somebody does who knows the store.
+    let cut = format!(
+        "DROP TRIGGER entries_stay; DROP TRIGGER heads_go_forward;
+         DELETE FROM entries WHERE seq > 0 AND session = {number};
+         UPDATE heads SET seq = 0, hash = x'{hash}', time_us = {}, kind = {} WHERE session = {number}",
+        header.time_us, header.kind
+    );
+    store.execute_batch(&cut).expect("cuts");
+    drop(store);
+    let ran = desk.toka(&["replay", "verify"]);
+    ran.expect(3);
+    assert!(ran.out.contains("REF_MISMATCH") && !ran.out.contains("STORE_KEY_MISMATCH"), "{ran}");
 }
 
 #[test]
