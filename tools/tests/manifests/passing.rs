@@ -47,16 +47,16 @@ fn every_item_gives_whole_entries() {
          { flag: -n, param: number }, { param: path }, { const: -- }, { param: text }, { rest: list } ] }",
     );
     let arguments = json!({
-        "text": "-a b; $(c)\n", "word": "-two", "flag": true, "path": "work:d/e f", "list": ["-x", ""], "host": "A.example."
+        "text": "-a b; $(c)\n", "word": "-two", "flag": true, "path": "project:d/e f", "list": ["-x", ""], "host": "A.example."
     });
     let started = started(&spec, &arguments).expect("they fit");
     let argv =
-        ["/tool/tool", "go", "-v", "--word=-two", "-n", "3", "/roots/work/d/e f", "--", "-a b; $(c)\n", "-x", ""];
+        ["/tool/tool", "go", "-v", "--word=-two", "-n", "3", "/roots/project/d/e f", "--", "-a b; $(c)\n", "-x", ""];
     assert_eq!(started.argv, argv);
     assert_eq!((started.toolchain, started.stdin), (None, Vec::new()));
     let seen = [
         r#"{"flag":true,"host":"a.example","list":["-x",""],"number":3,"#,
-        r#""path":"/roots/work/d/e f","text":"-a b; $(c)\n","word":"-two"}"#,
+        r#""path":"/roots/project/d/e f","text":"-a b; $(c)\n","word":"-two"}"#,
     ];
     assert_eq!(String::from_utf8(started.params_json).expect("UTF-8"), seen.concat());
 }
@@ -67,17 +67,18 @@ fn what_is_absent_leaves_nothing_behind() {
         "{ argv: [ { flag: -v, when: flag }, { flag: --word, param: word }, { rest: list } ], \
          env: { HOST: { param: host } } }",
     );
-    let started = started(&spec, &json!({"text":"", "path":"work:", "flag":false})).expect("they fit");
+    let started = started(&spec, &json!({"text":"", "path":"project:", "flag":false})).expect("they fit");
     assert_eq!(started.argv, ["/tool/tool"]);
     assert!(!started.env.contains_key("HOST"));
-    assert!(String::from_utf8_lossy(&started.params_json).contains(r#""path":"/roots/work""#));
+    assert!(String::from_utf8_lossy(&started.params_json).contains(r#""path":"/roots/project""#));
 }
 
 #[test]
 fn the_environment_is_what_is_fixed_declared_and_told_of_the_call() {
     let mut spec = tool("{ env: { TEXT: { param: text }, JSON: { param: json } } }");
     spec.run.as_mut().expect("foreign").sandbox.env = BTreeMap::from([("MODE".to_owned(), "x".to_owned())]);
-    let started = started(&spec, &json!({"text":"a=b\n","path":"work:a","json":{"b":1,"a":[true]}})).expect("they fit");
+    let started =
+        started(&spec, &json!({"text":"a=b\n","path":"project:a","json":{"b":1,"a":[true]}})).expect("they fit");
     let mut expected: BTreeMap<String, String> =
         FIXED_ENV.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     for (name, value) in [
@@ -96,12 +97,12 @@ fn the_environment_is_what_is_fixed_declared_and_told_of_the_call() {
 
 #[test]
 fn standard_input_is_nothing_all_arguments_or_the_bytes_of_one() {
-    let arguments = json!({"text":"é\n","path":"work:a"});
+    let arguments = json!({"text":"é\n","path":"project:a"});
     let stdin = |pass: &str| started(&tool(pass), &arguments).expect("they fit").stdin;
     assert_eq!(stdin("{ stdin: none }"), b"");
     assert_eq!(stdin("{ stdin: { param: text } }"), "é\n".as_bytes());
     assert_eq!(stdin("{ stdin: { param: json } }"), b"");
-    let all = r#"{"number":3,"path":"/roots/work/a","text":"é\n"}"#;
+    let all = r#"{"number":3,"path":"/roots/project/a","text":"é\n"}"#;
     assert_eq!(stdin("{ stdin: json }"), all.as_bytes());
     let spec = good("  run: { kind: python, path: main.py }\n  params: [ { name: a, type: integer } ]").spec;
     let started = started(&spec, &json!({"a":1})).expect("they fit");
@@ -114,12 +115,12 @@ fn standard_input_is_nothing_all_arguments_or_the_bytes_of_one() {
 #[test]
 fn a_value_that_looks_like_a_flag_is_refused_before_there_is_a_call() {
     let cases = [
-        ("{ argv: [ { param: text } ] }", json!({"text":"-rf","path":"work:a"}), "/text"),
-        ("{ argv: [ { param: text } ] }", json!({"text":"-","path":"work:a"}), "/text"),
-        ("{ argv: [ { flag: -o, param: text } ] }", json!({"text":"-rf","path":"work:a"}), "/text"),
-        ("{ argv: [ { param: number } ] }", json!({"text":"","number":-1,"path":"work:a"}), "/number"),
-        ("{ argv: [ { param: word } ] }", json!({"text":"","word":"-two","path":"work:a"}), "/word"),
-        ("{ argv: [ { rest: list } ] }", json!({"text":"","list":["a","-b"],"path":"work:a"}), "/list/1"),
+        ("{ argv: [ { param: text } ] }", json!({"text":"-rf","path":"project:a"}), "/text"),
+        ("{ argv: [ { param: text } ] }", json!({"text":"-","path":"project:a"}), "/text"),
+        ("{ argv: [ { flag: -o, param: text } ] }", json!({"text":"-rf","path":"project:a"}), "/text"),
+        ("{ argv: [ { param: number } ] }", json!({"text":"","number":-1,"path":"project:a"}), "/number"),
+        ("{ argv: [ { param: word } ] }", json!({"text":"","word":"-two","path":"project:a"}), "/word"),
+        ("{ argv: [ { rest: list } ] }", json!({"text":"","list":["a","-b"],"path":"project:a"}), "/list/1"),
     ];
     for (pass, arguments, pointer) in cases {
         let spec = tool(pass);
@@ -175,7 +176,7 @@ fn arguments_that_do_not_fit_are_told_where_and_by_which_rule() {
 #[test]
 fn a_command_line_and_an_environment_have_an_end() {
     let long = "x".repeat((128 << 10) - 1);
-    let arguments = |text: &str| json!({"text": text, "path": "work:a"});
+    let arguments = |text: &str| json!({"text": text, "path": "project:a"});
     let argv = tool("{ argv: [ { param: text } ] }");
     assert!(started(&argv, &arguments(&long)).is_ok());
     assert_eq!(broken(&argv, &arguments(&format!("{long}x"))), (String::new(), Rule::CommandLine(128 << 10)));
@@ -195,8 +196,9 @@ fn a_path_inside_json_is_shown_as_the_program_can_open_it() {
   needs: [ { need: 'fs:workspace/x#read' } ]",
     )
     .spec;
-    let started = started(&spec, &json!({"j":{"from":"work:a/b","site":"X.example","to":"work:c"}})).expect("they fit");
-    let seen = r#"{"j":{"from":"/roots/work/a/b","site":"x.example","to":"work:c"}}"#;
+    let started =
+        started(&spec, &json!({"j":{"from":"project:a/b","site":"X.example","to":"project:c"}})).expect("they fit");
+    let seen = r#"{"j":{"from":"/roots/project/a/b","site":"x.example","to":"project:c"}}"#;
     assert_eq!(String::from_utf8(started.params_json).expect("UTF-8"), seen);
 }
 
@@ -222,7 +224,7 @@ proptest! {
              { param: text }, { const: -- }, { rest: list } ], env: { TEXT: { param: text } } }",
         ));
         let spec = &*TOOL;
-        let arguments = json!({"text": text, "number": number, "flag": flag, "list": list, "path": "work:a"});
+        let arguments = json!({"text": text, "number": number, "flag": flag, "list": list, "path": "project:a"});
         let refused = text.starts_with('-') || number < 0;
         match started(spec, &arguments) {
             Err(error) => prop_assert!(refused && error.rule == Rule::LeadingDash, "{error}"),
@@ -249,7 +251,7 @@ proptest! {
         });
         let spec = &*TOOL;
         let json: Value = serde_json::from_str(&json).unwrap_or(Value::Null);
-        if let Ok(prepared) = prepare(spec, &json!({"text": text, "json": json, "path": "work:a"}).to_string()) {
+        if let Ok(prepared) = prepare(spec, &json!({"text": text, "json": json, "path": "project:a"}).to_string()) {
             let started = invocation(spec, &prepared.arguments, &NAMES);
             prop_assert!(started.is_ok(), "{started:?}");
         }
