@@ -32,7 +32,7 @@ use toka_store::{ReadLog, SqliteReader};
 
 use crate::cli::{Desk, Ran};
 
-/// A user who is nobody in particular.
+/// Who owns what root's programs change.
 const NOBODY: u32 = 65_534;
 /// Stands in everything that no program may see.
 const NEEDLE: &str = "needle-7c1f-in-the-hay";
@@ -61,6 +61,12 @@ exec(arguments["code"])
 json.dump(found, sys.stdout)
 "#;
 
+/// A user who is nobody in particular, another in each process: at `landlock` the processes of a user are counted, whoever
+/// started them.
+fn nobody() -> u32 {
+    20_000 + std::process::id() % 40_000
+}
+
 /// A folder with a node in `home` and a directory `project`, and who runs `toka` there.
 struct Lab {
     desk: Desk,
@@ -71,7 +77,7 @@ impl Lab {
     /// Runs a test once for each user that this process can be.
     fn each(test: impl Fn(&Lab)) {
         let me = rustix::process::geteuid().as_raw();
-        for user in BTreeSet::from([me, if me == 0 { NOBODY } else { me }]) {
+        for user in BTreeSet::from([me, if me == 0 { nobody() } else { me }]) {
             println!("as user {user}");
             test(&Lab::of(user));
         }
