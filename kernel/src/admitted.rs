@@ -24,6 +24,7 @@ pub struct AdmittedCall {
     pub(crate) digest: Digest,
     pub(crate) facts: Vec<Fact>,
     pub(crate) arguments: crate::entry::BlobRef,
+    pub(crate) pieces: Vec<crate::entry::BlobRef>,
     pub(crate) envelope: Vec<Need>,
     pub(crate) caps: [Option<u64>; DIMENSIONS],
     pub(crate) deadline: TimeUs,
@@ -99,6 +100,11 @@ impl AdmittedCall {
     /// The blob that holds its arguments.
     pub fn arguments(&self) -> crate::entry::BlobRef {
         self.arguments
+    }
+
+    /// The pieces of what is sent to a model, as far as no earlier call of the session brought them.
+    pub fn pieces(&self) -> &[crate::entry::BlobRef] {
+        &self.pieces
     }
 
     /// Its needs: first the tool itself, then each that the tool declares and its facts call for.

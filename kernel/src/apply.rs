@@ -426,6 +426,7 @@ impl State {
             digest: admitted.digest,
             facts: admitted.facts.clone(),
             arguments,
+            pieces: header.blobs.get(usize::from(admitted.args) + 1..).unwrap_or_default().to_vec(),
             envelope,
             caps,
             deadline: admitted.deadline,

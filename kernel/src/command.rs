@@ -223,7 +223,7 @@ impl Command {
     /// Whether this is a command at all: within its bounds, and referring to each of its blobs, first references
     /// ascending from 0.
     pub(crate) fn is_one(&self) -> bool {
-        self.check().is_ok() && blobs_in_order(&self.ask.blob_indexes(), self.blobs.len())
+        self.check().is_ok() && blobs_in_order(&self.ask.blob_indexes(self.blobs.len()), self.blobs.len())
     }
 }
 
@@ -286,8 +286,9 @@ impl Ask {
         ask
     }
 
-    /// The blob indexes, in the order of the fields.
-    pub(crate) fn blob_indexes(&self) -> Vec<u16> {
+    /// The indexes of `count` blobs that it refers to, in the order of the fields. Behind what a call names stand the
+    /// pieces that its arguments are put together of.
+    pub(crate) fn blob_indexes(&self, count: usize) -> Vec<u16> {
         match self {
             Ask::CommitState(_)
             | Ask::StartAgent(_)
@@ -319,7 +320,7 @@ impl Ask {
             Ask::Revoke(asked) => asked.reason.into_iter().collect(),
             Ask::SpawnAgent(asked) => vec![asked.text],
             Ask::BindTool(asked) => asked.tools.iter().map(|binding| binding.tool.text).collect(),
-            Ask::Call(asked) => std::iter::once(asked.args).chain(asked.detail).collect(),
+            Ask::Call(asked) => asked.named_blobs().chain(asked.pieces(count)).collect(),
             Ask::Report(asked) => {
                 [asked.stdout, asked.stderr, asked.result, asked.record].into_iter().flatten().collect()
             }
@@ -361,6 +362,19 @@ impl Ask {
             Ask::Call(asked) => check_call(asked),
             Ask::Report(asked) => check_report(asked),
         }
+    }
+}
+
+impl CallAsked {
+    /// The blobs that it refers to by an index of their own.
+    fn named_blobs(&self) -> impl Iterator<Item = u16> {
+        std::iter::once(self.args).chain(self.detail)
+    }
+
+    /// Of `count` blobs, those behind the named ones: the pieces of what is sent to a model.
+    pub(crate) fn pieces(&self, count: usize) -> std::ops::Range<u16> {
+        let named = u16::try_from(self.named_blobs().count()).unwrap_or(u16::MAX);
+        named..u16::try_from(count).unwrap_or(u16::MAX).max(named)
     }
 }
 

@@ -324,7 +324,8 @@ impl Event {
 
     /// The blob indexes of the body, in the order of its fields; `command` is the one it answers.
     fn blob_indexes(&self, command: Option<&Command>) -> Vec<u16> {
-        let mut indexes = command.map(|command| command.ask.blob_indexes()).unwrap_or_default();
+        let count = self.blobs.len();
+        let mut indexes = command.map(|command| command.ask.blob_indexes(count)).unwrap_or_default();
         if let Body::SessionOpened(body) = &self.body {
             indexes.extend(body.prices.as_ref().and_then(|prices| prices.text));
         }

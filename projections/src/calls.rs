@@ -90,6 +90,11 @@ impl Calls {
         self.rows.iter().map(|(id, row)| (*id, row))
     }
 
+    /// An admitted call without an outcome.
+    pub fn open(&self, id: CallId) -> Option<&AdmittedCall> {
+        self.rows.get(&id).and_then(|row| self.open.get(&row.admitted_at))
+    }
+
     /// Admitted calls without an outcome whose entry stands after `seq`, oldest first.
     pub fn open_after(&self, seq: Seq) -> impl Iterator<Item = &AdmittedCall> {
         self.open.range(seq + 1..).map(|(_, call)| call)

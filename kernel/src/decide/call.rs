@@ -19,6 +19,7 @@ pub(crate) fn call(
     by: PrincipalId,
     cmd: Option<Cmd>,
     asked: &CallAsked,
+    blobs: usize,
     at: TimeUs,
 ) -> Result<Answer, Denial> {
     let name = ExactName::parse(&asked.tool).map_err(|code| Denial::new(code).rule("tool"))?;
@@ -47,6 +48,10 @@ pub(crate) fn call(
         return Err(Denial::new(Code::WrongKind).rule("no executor"));
     }
     let needs = needs(tool, &name, &asked.facts, asked.extra)?;
+    let of_model = needs.iter().any(|need| matches!(need, Scope::Model(_)));
+    if !of_model && !asked.pieces(blobs).is_empty() {
+        return Err(Denial::new(Code::Malformed).rule("pieces: only what is sent to a model has them"));
+    }
     let worst = worst_case(tool, &asked.facts)?;
     let reserve = lowered(&worst, &asked.asked)?;
     let narrow = parse_narrow(&asked.narrow, needs.len())?;
@@ -79,7 +84,6 @@ pub(crate) fn call(
     }
     let union = state.grants.union(&leaves);
     check_rates(state, &union, at)?;
-    let of_model = needs.iter().any(|need| matches!(need, Scope::Model(_)));
     check_budgets(state, &union, &worst, &reserve).map_err(|denial| unpriced(denial, of_model))?;
     check_gates(state, &union, &leaves)?;
     let expiry = union.iter().filter_map(|up| state.grants.at(*up).grant.cap.exp_us).min().unwrap_or(TIME_US_MAX);

@@ -126,7 +126,7 @@ impl State {
             Ask::Grant(asked) => grant::issue(self, by, cmd, asked, at),
             Ask::Revoke(asked) => grant::revoke(self, by, cmd, asked),
             Ask::BindTool(asked) => tool::bind(self, cmd, asked),
-            Ask::Call(asked) => call::call(self, by, cmd, asked, at),
+            Ask::Call(asked) => call::call(self, by, cmd, asked, blobs.len(), at),
             Ask::Report(asked) => call::report(self, by, cmd, asked),
             Ask::ReportAttempt(asked) => attempt::report(self, by, cmd, asked, at),
             Ask::CancelCall(asked) => attempt::cancel(self, by, cmd, asked),
