@@ -24,6 +24,7 @@ mod manifest;
 mod native;
 mod params;
 mod program;
+mod schema;
 mod shipped;
 
 pub use confine::{Granted, Handed, Ops, open_root};
@@ -40,4 +41,5 @@ pub use program::{
     Folders, PROGRAM_BYTES_MAX, PROGRAM_FILE_BYTES_MAX, ProgramFault, ProgramFile, ProgramSource, open_folder,
     pin_text, program_digest, read_program,
 };
+pub use schema::input_schema;
 pub use shipped::{SHIPPED, Shipped};
