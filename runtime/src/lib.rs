@@ -13,6 +13,7 @@
 pub mod agents;
 pub mod clock;
 pub mod engine;
+pub mod exchanges;
 pub mod executor;
 pub mod gateway;
 mod genesis;

@@ -4,35 +4,40 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toka_kernel::body::v1::{
-    CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ReportAsked, ResolveAsked, StartAsked,
+    AttemptAsked, AttemptUsage, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ReportAsked,
+    ResolveAsked, StartAsked,
 };
 use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
 use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
-use toka_kernel::{AdmittedCall, AgentState, Ask, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
+use toka_kernel::tool::Model;
+use toka_kernel::{AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
 use toka_projections::Views;
 
 use crate::agents::{self, AgentSpec, EndCode, Next};
 use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
-use crate::executor::{Ended, Executors, Hear, Notice, Roots, Tool, outcome};
+use crate::executor::{Arguments, Ended, Executors, Hear, Notice, Report, Roots, Tool, outcome};
+use crate::gateway::Attempt;
 use crate::genesis::{Drawn, genesis};
 use crate::sandbox::{self, Launcher};
 use crate::system::{System, SystemError};
 use crate::transcripts::{FoldError, Transcripts};
 
 mod asking;
+mod conversations;
 mod reconcile;
 mod roots;
 mod single;
 mod tools;
 
+pub(crate) use conversations::Conversations;
 use reconcile::Answer;
 pub(crate) use reconcile::probe_id;
 use roots::{TREE_DEPTH_MAX, wanted};
 
-pub use roots::{right_to_resolve, root_grants};
+pub use roots::{models_of, right_to_resolve, root_grants};
 pub use single::capabilities_of_call;
 
 /// The people and keys of the node that opens a session.
@@ -56,9 +61,14 @@ impl Node {
         PrincipalId(self.operator.0)
     }
 
-    /// Who runs native calls here.
+    /// Who runs tools here.
     fn executor(&self) -> PrincipalId {
         PrincipalId(derive(Context::Id, &[b"executor", self.origin.as_bytes()]).0)
+    }
+
+    /// Who asks models here.
+    fn gateway(&self) -> PrincipalId {
+        PrincipalId(derive(Context::Id, &[b"gateway", self.origin.as_bytes()]).0)
     }
 }
 
@@ -118,6 +128,14 @@ pub enum RunError {
         /// What there is.
         known: String,
     },
+    /// A model that this node has not configured.
+    #[error("the model `{name}` of the provider `{provider}` is not configured on this node")]
+    NoModel {
+        /// The provider.
+        provider: String,
+        /// The model.
+        name: String,
+    },
     /// What the opener asks for itself was refused.
     #[error("{what} was refused: {code}{}", need.as_ref().map(|need| format!(", it would need {need}")).unwrap_or_default())]
     Refused {
@@ -168,6 +186,7 @@ pub struct Finish {
 pub struct Session {
     engine: Engine,
     transcripts: Transcripts,
+    conversations: Conversations,
     executors: Executors,
     tools: Vec<Tool>,
     watch: Arc<dyn Watch>,
@@ -258,10 +277,14 @@ impl Session {
     /// [`RunError::Load`] if the log is not what it must be, [`RunError::Closed`] if there is nothing to go on with.
     pub fn resume(parts: Parts, session: SessionId, root: &PublicKey, means: Means) -> Result<Session, RunError> {
         let mut transcripts = Transcripts::default();
+        let mut conversations = Conversations::default();
         let mut fault = None;
         let log = parts.log.clone();
         let engine = Engine::load(parts, session, root, &mut |entry| {
             let read = |commitment| open_blob(log.as_ref(), session, commitment);
+            if let Ok(event) = entry.event() {
+                conversations.load(event);
+            }
             if let Err(error) = transcripts.fold(entry, &read) {
                 fault.get_or_insert(error);
             }
@@ -272,8 +295,10 @@ impl Session {
         if engine.state().is_closed() {
             return Err(RunError::Closed(session));
         }
+        conversations.read(&|commitment| engine.blob(commitment)).map_err(CommitError::from)?;
         let mut session = Session::over(engine, means);
         session.transcripts = transcripts;
+        session.conversations = conversations;
         session.settle_interrupted()?;
         session.unbind_quarantined()?;
         Ok(session)
@@ -312,6 +337,7 @@ impl Session {
         Session {
             engine,
             transcripts: Transcripts::default(),
+            conversations: Conversations::default(),
             executors: Executors::start(
                 means.threads,
                 means.tools.clone(),
@@ -354,23 +380,77 @@ impl Session {
                 return self.close();
             }
             let now = self.engine.now_us().map_err(CommitError::from)?;
-            let engine = &self.engine;
-            let taken = self.executors.take(engine.views(), now, &mut |call| engine.blob(call.arguments().commitment));
+            let (engine, conversations) = (&self.engine, &self.conversations);
+            let taken = self.executors.take(engine.views(), now, &mut |call| {
+                let bytes = engine.blob(call.arguments().commitment)?;
+                let body = match &bytes {
+                    Some(bytes) if call.model() == Model::Agent => {
+                        conversations.body(bytes, &|commitment| engine.blob(commitment))?
+                    }
+                    Some(_) | None => None,
+                };
+                Ok(Arguments { bytes, body })
+            });
             taken.map_err(CommitError::from)?;
-            let Some(ended) = self.executors.wait() else {
+            let Some(report) = self.executors.wait() else {
                 return Err(self.in_doubt().unwrap_or_else(|| RunError::Stuck(self.waiting())));
             };
-            self.report(ended)?;
-            while let Some(ended) = self.executors.ended_already() {
-                self.report(ended)?;
+            self.hear(report)?;
+            while let Some(report) = self.executors.reported_already() {
+                self.hear(report)?;
             }
         }
+    }
+
+    fn hear(&mut self, report: Report) -> Result<(), RunError> {
+        match report {
+            Report::Ended(ended) => self.report(*ended),
+            Report::Attempted { call, attempt, answer } => {
+                let goes_on = self.attempted(call, *attempt)?;
+                // Who asked may have been stopped meanwhile.
+                let _ = answer.send(goes_on);
+                Ok(())
+            }
+        }
+    }
+
+    /// Records an attempt of a model call that came to nothing; whether the next one may begin.
+    fn attempted(&mut self, call: CallId, attempt: Attempt) -> Result<bool, RunError> {
+        let Some(open) = self.views().calls.open(call) else { return Ok(false) };
+        let (number, executor, admitted) = (open.attempt(), open.executor(), open.seq());
+        let digest = derive(Context::CommandId, &[&call.0, &number.to_be_bytes(), b"attempt"]);
+        let usage = attempt.usage.map(|usage| AttemptUsage {
+            tokens_in: usage.tokens_in,
+            tokens_cached: usage.tokens_cached,
+            tokens_out: usage.tokens_out,
+        });
+        let asked = AttemptAsked {
+            call,
+            attempt: number,
+            cause: attempt.cause.number(),
+            status: attempt.status,
+            not_before: attempt.not_before_us,
+            usage,
+            part: (!attempt.part.is_empty()).then_some(0),
+        };
+        let part = Some(attempt.part).filter(|part| !part.is_empty());
+        let blobs: Vec<Vec<u8>> = part.into_iter().collect();
+        let mut command = Command::new(CommandId::of(digest), admitted, Ask::ReportAttempt(asked), Vec::new());
+        command.as_of = admitted;
+        let event = self.engine.commit(executor, command, &blobs)?.event;
+        self.flush()?;
+        Ok(matches!(event.body, Body::CallAttempted(_)))
     }
 
     /// Asks the driver of every agent that has something to read, until none has.
     fn drive(&mut self) -> Result<(), RunError> {
         self.fold_tail()?;
+        self.end_stopped()?;
         while let Some(agent) = self.transcripts.wake() {
+            // Resuming wakes it again.
+            if self.engine.state().is_held(agent) {
+                continue;
+            }
             let Some(lane) = self.transcripts.get_mut(agent) else { continue };
             if !lane.running {
                 continue;
@@ -399,8 +479,27 @@ impl Session {
                 }
             }
             self.fold_tail()?;
+            self.end_stopped()?;
         }
         Ok(())
+    }
+
+    /// Ends the agents that are to stop and have nothing open, those below before those above.
+    fn end_stopped(&mut self) -> Result<(), RunError> {
+        loop {
+            let stopped = self.engine.state().stopped();
+            if stopped.is_empty() {
+                return Ok(());
+            }
+            for agent in stopped {
+                self.ending.remove(&agent);
+                let id = agents::command_id(agent, "/stopped");
+                let asked = EndAsked { agent, how: STOPPED, code: EndCode::None.number() };
+                let event = self.commit(PrincipalId::NODE, id, Ask::EndAgent(asked), &[])?;
+                refused("the end of a stopped agent", &event)?;
+            }
+            self.fold_tail()?;
+        }
     }
 
     /// Ends an agent, once its calls and children have ended.
@@ -417,10 +516,10 @@ impl Session {
     }
 
     fn report(&mut self, ended: Ended) -> Result<(), RunError> {
-        let Some(call) = self.views().calls.get(ended.call) else { return Ok(()) };
-        let admitted = call.admitted_at;
-        let Some(executor) = self.engine.state().executor_of(toka_kernel::tool::Model::Tool) else { return Ok(()) };
-        let digest = derive(Context::CommandId, &[&ended.call.0, &ended.attempt.to_be_bytes(), b"report"]);
+        let Some(open) = self.views().calls.open(ended.call) else { return Ok(()) };
+        // The attempts of a model call are counted as they are recorded.
+        let (admitted, executor, attempt) = (open.seq(), open.executor(), open.attempt());
+        let digest = derive(Context::CommandId, &[&ended.call.0, &attempt.to_be_bytes(), b"report"]);
         let (call, kind, answer) = (ended.call, ended.outcome.kind, Answer::of(&ended));
         if kind == outcome::SANDBOX_UNAVAILABLE {
             self.unavailable = ended.outcome.symbol.clone().or(Some("unknown".to_owned()));
@@ -436,7 +535,7 @@ impl Session {
         });
         let asked = ReportAsked {
             call: ended.call,
-            attempt: ended.attempt,
+            attempt,
             outcome: ended.outcome,
             actual: ended.actual,
             stdout,
@@ -446,7 +545,7 @@ impl Session {
             sandbox: ended.sandbox,
             wasm: None,
             of: None,
-            usage: None,
+            usage: ended.usage,
         };
         let mut command = Command::new(CommandId::of(digest), admitted, Ask::Report(Box::new(asked)), Vec::new());
         command.as_of = admitted;
@@ -557,6 +656,8 @@ impl Session {
     }
 }
 
+/// How an agent ends that was stopped.
+const STOPPED: u8 = 3;
 /// Agents of a session that may run at the same time.
 const RUNNING_MAX: u16 = 10;
 
@@ -566,6 +667,8 @@ fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: b
     genesis.interactive = interactive;
     let executor = node.executor();
     genesis.principals.push(FirstPrincipal { id: Some(executor), kind: 3, custody: 1, keys: Vec::new(), models: 1 });
+    let gateway = node.gateway();
+    genesis.principals.push(FirstPrincipal { id: Some(gateway), kind: 3, custody: 1, keys: Vec::new(), models: 4 });
     genesis
 }
 

@@ -182,6 +182,7 @@ fn a_server_is_asked_over_tls_if_the_system_trusts_it_and_sent_nothing_if_not() 
         let config = ProviderConfig {
             base_url: BaseUrl::parse(&url, false).expect("a URL"),
             key: Some(KeyRef::parse("env:TOKA_TEST_KEY").expect("a reference")),
+            prices: std::collections::BTreeMap::new(),
             scripted: false,
             ..provider("test", "http://localhost").expect("a URL")
         };

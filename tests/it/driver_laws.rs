@@ -51,8 +51,15 @@ impl World {
             }
             Ask::Start { agent, .. } => {
                 self.running.push(*agent);
-                Record::Started
+                Record::Done
             }
+            Ask::Model { .. }
+            | Ask::Schedule { .. }
+            | Ask::Begin { .. }
+            | Ask::EndTask { .. }
+            | Ask::Send { .. }
+            | Ask::Take { .. }
+            | Ask::Control { .. } => panic!("no step of a script asks this: {ask:?}"),
         };
         self.transcript.records.insert(id, record);
     }
@@ -86,7 +93,7 @@ impl World {
 
     fn refusal(&mut self) -> Record {
         let code = [Code::OutOfScope, Code::Budget, Code::AgentCap][self.dice.below(3) as usize];
-        Record::Refused { code, need: self.dice.once_in(2).then(|| "fs:project/a#read".to_owned()) }
+        Record::Refused { code, need: self.dice.once_in(2).then(|| "fs:project/a#read".to_owned()), detail: None }
     }
 
     fn result(&mut self) -> Option<Json> {
@@ -214,7 +221,7 @@ impl Told {
             let Next::Commands(asks) = next else { return next };
             for ask in asks {
                 if let Ask::Call { path, arguments, .. } = &ask {
-                    self.calls.insert(path.clone(), arguments.clone());
+                    self.calls.insert(path.clone(), serde_json::from_str(arguments).expect("JSON"));
                 }
                 self.asked.push(ask.path().to_owned());
                 self.transcript.records.insert(ask.id(), answer(ask.path()));
@@ -232,7 +239,7 @@ fn failed(outcome: &str) -> Record {
 }
 
 fn refused() -> Record {
-    Record::Refused { code: Code::OutOfScope, need: Some("fs:project/b#read".to_owned()) }
+    Record::Refused { code: Code::OutOfScope, need: Some("fs:project/b#read".to_owned()), detail: None }
 }
 
 const COMPLETED: Next = Next::End { completed: true, code: EndCode::None, why: None };
@@ -295,7 +302,7 @@ fn a_failed_or_refused_call_fails_the_script_unless_it_may_go_on() {
     let end = told(steps).run(|_| refused());
     let detail = "the call of `reader` was refused: OUT_OF_SCOPE, it needs `fs:project/b#read`";
     assert_eq!(end, ended(EndCode::Call, "a", detail));
-    let end = told(steps).run(|_| Record::Refused { code: Code::Budget, need: None });
+    let end = told(steps).run(|_| Record::Refused { code: Code::Budget, need: None, detail: None });
     assert_eq!(end, ended(EndCode::Budget, "a", "the call of `reader` was refused: BUDGET"));
 
     let mut script = told(
@@ -415,7 +422,7 @@ fn a_fail_step_ends_the_script() {
 /// Answers spawns with the agents 1, 2, 3, … in order of their paths' length and letters.
 fn family(path: &str) -> Record {
     if path.ends_with("/start") {
-        return Record::Started;
+        return Record::Done;
     }
     match path {
         "kid" | "each[0].kid" => Record::Spawned { agent: PrincipalId([1; 32]) },
@@ -523,7 +530,7 @@ fn values_that_are_too_large_together_fail_the_step() {
 #[test]
 fn a_record_of_another_kind_is_a_divergence() {
     let mut script = told("- { id: a, call: { tool: t } }");
-    assert_eq!(script.run(|_| Record::Started), Next::Diverged { path: "a".to_owned() });
+    assert_eq!(script.run(|_| Record::Done), Next::Diverged { path: "a".to_owned() });
     let mut script = told("- { id: a, spawn: { spec: a } }");
     assert_eq!(script.run(|_| ok(Json::Null)), Next::Diverged { path: "a".to_owned() });
 }

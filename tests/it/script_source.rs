@@ -72,6 +72,7 @@ fn agent(name: &str, names: &[&str], dice: &mut Dice) -> Agent {
             essential: dice.once_in(2),
         },
         steps,
+        model: None,
     }
 }
 

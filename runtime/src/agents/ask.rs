@@ -1,10 +1,11 @@
 //! What a driver answers: the commands that an agent wants committed, or its end.
 
-use serde_json::Value as Json;
+use toka_kernel::Code;
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{AgentId, CommandId};
+use toka_kernel::ids::{AgentId, CommandId, MessageId, TaskId};
 
 use super::transcript::EndCode;
+use crate::gateway::Request;
 
 /// The version of the driver's rules. It is recorded at spawn; changed rules take another number.
 pub const DRIVER_VERSION: u16 = 1;
@@ -52,8 +53,21 @@ pub enum Ask {
         path: String,
         /// The exact name of the tool.
         tool: String,
-        /// The arguments, a JSON object.
-        arguments: Json,
+        /// The arguments as text. Text that is no JSON object is refused and recorded like any other call.
+        arguments: String,
+        /// Why the call can only be refused, where that is known beforehand.
+        unfit: Option<Code>,
+    },
+    /// Ask a model.
+    Model {
+        /// The id of the command.
+        id: CommandId,
+        /// The path: `turn[N]`.
+        path: String,
+        /// Which request of the agent it is, from 0.
+        ordinal: u64,
+        /// What is asked.
+        request: Box<Request>,
     },
     /// Spawn an agent.
     Spawn {
@@ -75,20 +89,122 @@ pub enum Ask {
         /// The agent.
         agent: AgentId,
     },
+    /// Schedule a task of the agent's own.
+    Schedule {
+        /// The id of the command.
+        id: CommandId,
+        /// Its path.
+        path: String,
+        /// The name of the task.
+        name: String,
+        /// What is to be done.
+        text: String,
+    },
+    /// Begin a task.
+    Begin {
+        /// The id of the command.
+        id: CommandId,
+        /// Its path.
+        path: String,
+        /// The task.
+        task: TaskId,
+    },
+    /// End a task.
+    EndTask {
+        /// The id of the command.
+        id: CommandId,
+        /// Its path.
+        path: String,
+        /// The task.
+        task: TaskId,
+        /// What came of it as JSON, or why it failed.
+        result: Result<String, EndCode>,
+    },
+    /// Send a message.
+    Send {
+        /// The id of the command.
+        id: CommandId,
+        /// The path of the call that sends it.
+        path: String,
+        /// To whom.
+        to: Addressee,
+        /// What it says.
+        text: String,
+    },
+    /// Read a message.
+    Take {
+        /// The id of the command.
+        id: CommandId,
+        /// Its path.
+        path: String,
+        /// The message.
+        message: MessageId,
+    },
+    /// Pause, resume or stop an agent below this one.
+    Control {
+        /// The id of the command.
+        id: CommandId,
+        /// The path of the call that asks.
+        path: String,
+        /// The agent.
+        agent: AgentId,
+        /// What.
+        control: Control,
+    },
+}
+
+/// Who is to get a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressee {
+    /// Who spawned the agent.
+    Parent,
+    /// An agent that it spawned.
+    Agent(AgentId),
+    /// The latest agent of the session with a spec of this name that has not ended.
+    Named(String),
+}
+
+/// What may be done about an agent from above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It asks for nothing more until it is resumed.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends, with all that stands below it.
+    Stop,
 }
 
 impl Ask {
     /// The id of the command.
     pub fn id(&self) -> CommandId {
         match self {
-            Ask::Call { id, .. } | Ask::Spawn { id, .. } | Ask::Start { id, .. } => *id,
+            Ask::Call { id, .. }
+            | Ask::Model { id, .. }
+            | Ask::Spawn { id, .. }
+            | Ask::Start { id, .. }
+            | Ask::Schedule { id, .. }
+            | Ask::Begin { id, .. }
+            | Ask::EndTask { id, .. }
+            | Ask::Send { id, .. }
+            | Ask::Take { id, .. }
+            | Ask::Control { id, .. } => *id,
         }
     }
 
-    /// The path of the step that asks.
+    /// Where in the agent's program it is asked.
     pub fn path(&self) -> &str {
         match self {
-            Ask::Call { path, .. } | Ask::Spawn { path, .. } | Ask::Start { path, .. } => path,
+            Ask::Call { path, .. }
+            | Ask::Model { path, .. }
+            | Ask::Spawn { path, .. }
+            | Ask::Start { path, .. }
+            | Ask::Schedule { path, .. }
+            | Ask::Begin { path, .. }
+            | Ask::EndTask { path, .. }
+            | Ask::Send { path, .. }
+            | Ask::Take { path, .. }
+            | Ask::Control { path, .. } => path,
         }
     }
 }

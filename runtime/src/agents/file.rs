@@ -11,6 +11,7 @@ use super::limits::{
     BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, BUDGET_WALL_US_MAX, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX,
     FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX,
 };
+use super::model::{ModelProgram, model_program};
 use super::script::Step;
 use super::spec::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
 use super::steps::{Script, Spawning, script};
@@ -68,6 +69,7 @@ fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
             budget: spec.budget,
             on_failure: spec.on_failure,
             steps: spec.steps,
+            model: spec.model,
         },
         name_place: metadata.name_place,
         spawnings: spec.spawnings,
@@ -123,6 +125,7 @@ struct Spec {
     budget: Budget,
     on_failure: OnFailure,
     steps: Vec<Step>,
+    model: Option<ModelProgram>,
     spawnings: Vec<Spawning>,
     unused_tools: Vec<(String, Place)>,
 }
@@ -138,8 +141,9 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
         "capabilities",
         "budget",
         "on_failure",
+        "limits",
     ];
-    let later = &["limits", "sandbox", "approvals", "tasks", "objectives", "deliverables", "dependencies", "reporting"];
+    let later = &["sandbox", "approvals", "tasks", "objectives", "deliverables", "dependencies", "reporting"];
     let fields = problems.fields(node, &Shape { what: "spec", known, later, prefix: None })?;
     let description = fields.get("description");
     let description =
@@ -163,9 +167,14 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
     let program = fields.required("program", "program: { script: { steps: […] } }", problems);
     let patterns: Option<Vec<NamePat>> =
         tools.as_ref().map(|tools| tools.iter().map(|(_, pattern, _)| pattern.clone()).collect());
-    let script = program.and_then(|node| program_of(node, patterns.as_deref(), problems))?;
+    let program = program.and_then(|node| program_of(node, fields.get("limits"), patterns.as_deref(), problems))?;
     let tools = tools?;
-    let unused = tools.iter().zip(&script.used).filter(|(_, used)| !**used);
+    let (steps, model, spawnings, used) = match program {
+        Program::Script(Script { steps, spawnings, used }) => (steps, None, spawnings, used),
+        // What a model will call is not known beforehand.
+        Program::Model(model, spawnings) => (Vec::new(), Some(model), spawnings, vec![true; tools.len()]),
+    };
+    let unused = tools.iter().zip(&used).filter(|(_, used)| !**used);
     Some(Spec {
         description: description.unwrap_or_default(),
         instructions: instructions.unwrap_or_default(),
@@ -176,8 +185,9 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
         requests,
         budget,
         on_failure,
-        steps: script.steps,
-        spawnings: script.spawnings,
+        steps,
+        model,
+        spawnings,
     })
 }
 
@@ -208,17 +218,40 @@ fn requests_of(node: &Node, problems: &mut Problems<'_>) -> Vec<Capability> {
     items.iter().filter_map(|item| Some(problems.capability(item, "spec.capabilities")?.1)).collect()
 }
 
-fn program_of(node: &Node, tools: Option<&[NamePat]>, problems: &mut Problems<'_>) -> Option<Script> {
-    let shape = Shape { what: "spec.program", known: &["script"], later: &["model", "external"], prefix: None };
+/// What an agent does: exactly one of these.
+enum Program {
+    Script(Script),
+    Model(ModelProgram, Vec<Spawning>),
+}
+
+fn program_of(
+    node: &Node,
+    limits: Option<&Node>,
+    tools: Option<&[NamePat]>,
+    problems: &mut Problems<'_>,
+) -> Option<Program> {
+    let shape = Shape { what: "spec.program", known: &["script", "model"], later: &["external"], prefix: None };
     let fields = problems.fields(node, &shape)?;
-    if fields.get("model").or(fields.get("external")).is_some() {
+    if fields.get("external").is_some() {
         return None;
+    }
+    if let Some(node) = fields.get("model") {
+        if fields.get("script").is_some() {
+            let hint = "keep one: a script says its steps, a model chooses them";
+            problems.report(node.place, FileCode::Conflict, "the program is a script and a model", hint);
+            return None;
+        }
+        return model_program(node, limits, problems).map(|(model, spawnings)| Program::Model(model, spawnings));
+    }
+    if let Some(limits) = limits {
+        let hint = "leave `limits` out: they bound what a model chooses";
+        problems.report(limits.place, FileCode::Conflict, "`spec.limits` says nothing about a script", hint);
     }
     let node = fields.required("script", "script: { steps: […] }", problems)?;
     let shape = Shape { what: "spec.program.script", known: &["steps"], later: &[], prefix: None };
     let fields = problems.fields(node, &shape)?;
     let steps = fields.required("steps", "steps: [ { id: first, call: { tool: NAME } } ]", problems)?;
-    script(steps, tools, problems)
+    script(steps, tools, problems).map(Program::Script)
 }
 
 fn budget_of(node: Option<&Node>, problems: &mut Problems<'_>) -> Budget {

@@ -37,5 +37,13 @@ pub const LOOP_ITEMS_MAX: usize = 1_000;
 pub const EXECUTED_MAX: u32 = 10_000;
 /// Bytes of the arguments of one call, as the driver counts them before they are encoded.
 pub const ARGUMENT_BYTES_MAX: usize = toka_kernel::limits::ARGUMENT_BYTES_MAX;
+/// Agents that a model may spawn.
+pub const MODEL_AGENTS_MAX: usize = 64;
+/// Bytes of the name of a model.
+pub const MODEL_NAME_BYTES_MAX: usize = 128;
+/// Bytes of a result as a model reads it; of a longer one it gets the beginning and the end.
+pub const RESULT_SHOWN_BYTES_MAX: usize = 32 << 10;
+/// Bytes of what a model is told about arguments that are refused.
+pub const REASON_BYTES_MAX: usize = 512;
 /// Bytes of the items of one loop.
 pub const LOOP_BYTES_MAX: usize = 16 << 20;

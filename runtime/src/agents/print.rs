@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use toka_tools::files::quantity::{Duration, Usd};
 
+use super::model::{Completion, LoopLimits, ModelProgram, Spawnable};
 use super::script::{Act, OnError, Reference, Step, Test, Value, When};
 use super::spec::{Agent, OnExceed, Priority, Then};
 
@@ -55,9 +56,39 @@ impl Agent {
             Then::Continue => "continue",
         };
         spec.insert("on_failure".into(), json!({ "then": then, "essential": self.on_failure.essential }));
-        spec.insert("program".into(), json!({ "script": { "steps": steps(&self.steps) } }));
+        let program = match &self.model {
+            None => json!({ "script": { "steps": steps(&self.steps) } }),
+            Some(model) => {
+                spec.insert("limits".into(), limits_json(&model.limits));
+                json!({ "model": model_json(model) })
+            }
+        };
+        spec.insert("program".into(), program);
         Json::Object(spec)
     }
+}
+
+fn model_json(model: &ModelProgram) -> Json {
+    let agent = |agent: &Spawnable| json!({ "spec": agent.spec, "grants": agent.grants });
+    let mut fields = json!({
+        "provider": model.provider, "name": model.name, "max_output_tokens": model.max_output_tokens,
+        "context_tokens": model.context_tokens, "agents": model.agents.iter().map(agent).collect::<Vec<_>>(),
+        "completion": match model.completion {
+            Completion::FinishCall => "finish_call",
+            Completion::EndTurn => "end_turn",
+        },
+    });
+    if let Some(temperature) = &model.temperature {
+        fields["temperature"] = json!(temperature);
+    }
+    fields
+}
+
+fn limits_json(limits: &LoopLimits) -> Json {
+    json!({
+        "turns": limits.turns, "calls_per_turn": limits.calls_per_turn, "parallel_calls": limits.parallel_calls,
+        "repeat": limits.repeat, "malformed": limits.malformed, "refusals": limits.refusals,
+    })
 }
 
 fn steps(steps: &[Step]) -> Vec<Json> {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use toka_kernel::ids::CommandId;
 
-use super::driver::{Done, Lap, code_name};
 use super::script::{Reference, Target, Test, Value, When};
+use super::script_driver::{Done, Lap, code_name};
 use super::transcript::{Record, Transcript};
 
 /// What a step can see.
@@ -175,7 +175,9 @@ impl<'a> Scope<'a> {
             | Record::Open
             | Record::Refused { .. }
             | Record::Spawned { .. }
-            | Record::Started => None,
+            | Record::Done
+            | Record::Scheduled { .. }
+            | Record::Took { .. } => None,
         }
     }
 
@@ -187,7 +189,14 @@ impl<'a> Scope<'a> {
                 Some(Record::Finished { ok: true, .. }) => "succeeded",
                 Some(Record::Finished { outcome, .. }) => outcome,
                 Some(Record::Refused { .. }) => "refused",
-                Some(Record::Open | Record::Spawned { .. } | Record::Started) | None => return Found::Missing,
+                Some(
+                    Record::Open
+                    | Record::Spawned { .. }
+                    | Record::Done
+                    | Record::Scheduled { .. }
+                    | Record::Took { .. },
+                )
+                | None => return Found::Missing,
             },
             Some(Done::Spawned(_) | Done::Waited | Done::Looped { failed: false, .. }) => "succeeded",
             Some(Done::NotSpawned(_)) => "refused",
@@ -203,9 +212,15 @@ impl<'a> Scope<'a> {
             Some(Done::NotSpawned(code)) => *code,
             Some(Done::Called(command)) => match self.transcript.records.get(command) {
                 Some(Record::Refused { code, .. }) => *code,
-                Some(Record::Finished { .. } | Record::Open | Record::Spawned { .. } | Record::Started) | None => {
-                    return Found::Null;
-                }
+                Some(
+                    Record::Finished { .. }
+                    | Record::Open
+                    | Record::Spawned { .. }
+                    | Record::Done
+                    | Record::Scheduled { .. }
+                    | Record::Took { .. },
+                )
+                | None => return Found::Null,
             },
             Some(Done::Skipped | Done::Spawned(_) | Done::Waited | Done::Looped { .. } | Done::Failed(_)) => {
                 return Found::Null;

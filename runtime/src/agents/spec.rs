@@ -11,6 +11,7 @@ use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::Digest;
 
 use super::limits::FILES_MAX;
+use super::model::ModelProgram;
 use super::script::{Act, Step};
 
 /// One agent and every agent it can reach by spawning.
@@ -62,15 +63,18 @@ pub struct Agent {
     /// What follows when it fails.
     #[serde(rename = "fail")]
     pub on_failure: OnFailure,
-    /// The script.
+    /// The script; empty where a model chooses.
     pub steps: Vec<Step>,
+    /// The model that chooses. Not written where there is none.
+    #[serde(rename = "modl", default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelProgram>,
 }
 
 /// What an agent may use up. The opener's grants carry it: `calls` as their limit, `wall_us` as their expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// Tokens of models. A script calls no model.
+    /// Tokens of models, in and out together.
     #[serde(rename = "tok")]
     pub tokens: u64,
     /// Micro-USD for models; 0 allows no paid call.
@@ -210,6 +214,11 @@ impl AgentSpec {
         self.agent.spawns().contains(name).then(|| AgentSpec::of(name, &pool))?
     }
 
+    /// The agents that it can reach by spawning, itself aside.
+    pub fn others(&self) -> impl Iterator<Item = &Agent> {
+        self.others.values().map(AsRef::as_ref)
+    }
+
     /// Whether a reachable agent fails its parent when it fails.
     pub(super) fn is_essential(&self, name: &str) -> bool {
         let agent = if name == self.agent.name { Some(&self.agent) } else { self.others.get(name) };
@@ -255,10 +264,12 @@ impl AgentSpec {
 }
 
 impl Agent {
-    /// The names of the agents that its steps spawn.
+    /// The names of the agents that it can spawn.
     pub fn spawns(&self) -> BTreeSet<&str> {
         let mut names = BTreeSet::new();
         spawned(&self.steps, &mut names);
+        let chosen = self.model.iter().flat_map(|model| &model.agents);
+        names.extend(chosen.map(|agent| agent.spec.as_str()));
         names
     }
 

@@ -204,7 +204,7 @@ impl Reader<'_, '_, '_> {
         };
         let spec_node = fields.required("spec", "spec: other-agent", self.problems);
         let spec = spec_node.and_then(|node| self.problems.name(node, "spec"));
-        let grants = fields.get("grants").and_then(|node| self.grants(node));
+        let grants = fields.get("grants").and_then(|node| grants_of(node, self.problems, SPAWN_GRANTS_MAX));
         self.values.known_spawn(id);
         self.save(&fields, id);
         let (spec, place) = (spec?, spec_node?.place);
@@ -212,23 +212,6 @@ impl Reader<'_, '_, '_> {
         let texts = grants.iter().map(|(capability, _)| capability.to_string()).collect();
         self.spawnings.push(Spawning { spec: spec.clone(), place, grants });
         Some(Act::Spawn { spec, grants: texts })
-    }
-
-    fn grants(&mut self, node: &Node) -> Option<Vec<(Capability, Place)>> {
-        let items = self.problems.list(node, "grants", SPAWN_GRANTS_MAX)?;
-        let mut bytes = 0;
-        let mut grants = Vec::new();
-        for item in items {
-            let Some((text, capability)) = self.problems.capability(item, "grants") else { continue };
-            bytes += text.len();
-            grants.push((capability, item.place));
-        }
-        if bytes > SPAWN_GRANTS_BYTES_MAX {
-            let message = format!("the grants are {bytes} bytes long together");
-            let hint = format!("at most {SPAWN_GRANTS_BYTES_MAX} bytes are allowed");
-            self.problems.report(node.place, FileCode::TooLong, message, hint);
-        }
-        Some(grants)
     }
 
     fn for_each(&mut self, node: &Node, id: Option<&str>) -> Option<Act> {
@@ -308,4 +291,22 @@ impl Reader<'_, '_, '_> {
             self.values.save(&name, id, node.place, self.problems);
         }
     }
+}
+
+/// Reads the grants of an agent that is to be spawned.
+pub(super) fn grants_of(node: &Node, problems: &mut Problems<'_>, most: usize) -> Option<Vec<(Capability, Place)>> {
+    let items = problems.list(node, "grants", most)?;
+    let mut bytes = 0;
+    let mut grants = Vec::new();
+    for item in items {
+        let Some((text, capability)) = problems.capability(item, "grants") else { continue };
+        bytes += text.len();
+        grants.push((capability, item.place));
+    }
+    if bytes > SPAWN_GRANTS_BYTES_MAX {
+        let message = format!("the grants are {bytes} bytes long together");
+        let hint = format!("at most {SPAWN_GRANTS_BYTES_MAX} bytes are allowed");
+        problems.report(node.place, FileCode::TooLong, message, hint);
+    }
+    Some(grants)
 }

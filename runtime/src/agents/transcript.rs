@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use toka_kernel::denial::Code;
-use toka_kernel::ids::{AgentId, CommandId};
+use toka_kernel::ids::{AgentId, CommandId, MessageId, TaskId};
 
 /// A fold of an agent's entries and their blobs. Records are added and move from open to final, never back.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,12 +15,45 @@ pub struct Transcript {
     pub records: BTreeMap<CommandId, Record>,
     /// The agents of the session that have ended; others than the agent's own children do no harm.
     pub ended: BTreeMap<AgentId, Ended>,
+    /// What the last task of an agent of the session came to.
+    pub results: BTreeMap<AgentId, Json>,
+    /// The tools that the agent may ask for.
+    pub tools: BTreeMap<String, Offer>,
+    /// The messages to the agent that it has not read, oldest first.
+    pub unread: Vec<Unread>,
+}
+
+/// What a model must know of a tool to ask for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    /// What it does.
+    pub description: String,
+    /// The JSON Schema of its arguments.
+    pub schema: Json,
+    /// Whether two calls of it may run at a time.
+    pub parallel_safe: bool,
+}
+
+/// A message that waits to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The message.
+    pub message: MessageId,
+    /// The name of who sent it.
+    pub from: String,
 }
 
 impl Transcript {
     /// The transcript of an agent that has done nothing yet.
     pub fn new(agent: AgentId) -> Transcript {
-        Transcript { agent, records: BTreeMap::new(), ended: BTreeMap::new() }
+        Transcript {
+            agent,
+            records: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            results: BTreeMap::new(),
+            tools: BTreeMap::new(),
+            unread: Vec::new(),
+        }
     }
 }
 
@@ -46,14 +79,29 @@ pub enum Record {
         code: Code,
         /// The missing capability.
         need: Option<String>,
+        /// More about it, as JSON: where the arguments are wrong.
+        detail: Option<Json>,
     },
     /// The agent is spawned.
     Spawned {
         /// The new agent.
         agent: AgentId,
     },
-    /// The agent is started.
-    Started,
+    /// What was asked has happened, and there is nothing more to say: an agent or a task is started, a task has ended, a
+    /// message is sent, an agent is paused, resumed or stopped.
+    Done,
+    /// A task is scheduled.
+    Scheduled {
+        /// The task.
+        task: TaskId,
+    },
+    /// A message is read.
+    Took {
+        /// The name of who sent it.
+        from: String,
+        /// What it says.
+        text: String,
+    },
 }
 
 /// How an agent ended.

@@ -1,9 +1,11 @@
 //! Executors: they take admitted calls from the `calls` view, run them, and report how they ended.
 
+pub(crate) mod model;
 mod native;
 pub mod outcome;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toka_kernel::body::v1::{Amounts, Outcome, SandboxRecord};
+use toka_kernel::body::v1::{Amounts, Outcome, SandboxRecord, Usage};
 use toka_kernel::facts::{FactSpec, extract};
 use toka_kernel::ids::CallId;
 use toka_kernel::tool::ToolSpec;
@@ -20,8 +22,11 @@ use toka_projections::Views;
 use toka_store::ReadError;
 use toka_tools::NativeTool;
 
+use crate::gateway::Attempt;
 use crate::sandbox::{self, Launcher, Program};
 
+pub(crate) use model::Asked;
+pub use model::Model;
 pub use native::native_tools;
 
 /// The directories a session may reach, by the name that grants use. Opened once; the descriptors are used from then on.
@@ -34,6 +39,8 @@ pub enum Tool {
     Native(Arc<dyn NativeTool>),
     /// A foreign program, run in a jail.
     Program(Arc<Program>),
+    /// A model.
+    Model(Arc<Model>),
 }
 
 impl Tool {
@@ -42,6 +49,7 @@ impl Tool {
         match self {
             Tool::Native(tool) => tool.spec(),
             Tool::Program(program) => program.spec(),
+            Tool::Model(model) => model.spec(),
         }
     }
 }
@@ -57,6 +65,8 @@ impl std::fmt::Debug for Tool {
 pub(crate) struct Work {
     pub(crate) call: AdmittedCall,
     pub(crate) arguments: Option<Vec<u8>>,
+    /// What is sent to a model, put together of its pieces.
+    pub(crate) body: Option<Vec<u8>>,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) until: Instant,
 }
@@ -121,6 +131,8 @@ pub struct Ended {
     pub record: Option<Vec<u8>>,
     /// How a foreign program was confined.
     pub sandbox: Option<SandboxRecord>,
+    /// What a model call took.
+    pub usage: Option<Usage>,
 }
 
 impl Ended {
@@ -146,8 +158,25 @@ impl Ended {
             result: None,
             record: None,
             sandbox: None,
+            usage: None,
         }
     }
+}
+
+/// What an executor reports to the engine.
+#[derive(Debug)]
+pub enum Report {
+    /// A call ended.
+    Ended(Box<Ended>),
+    /// An attempt of a model call came to nothing. The next one begins when this is durable and answered.
+    Attempted {
+        /// The call.
+        call: CallId,
+        /// What came of it.
+        attempt: Box<Attempt>,
+        /// Whether the next one may begin.
+        answer: Sender<bool>,
+    },
 }
 
 /// What an executor tells while it works; for progress, never for the record.
@@ -157,8 +186,17 @@ pub enum Notice {
     Started(CallId),
 }
 
-/// Reads the bytes of a call's arguments; `None` if they are gone.
-pub type ReadArguments<'a> = dyn FnMut(&AdmittedCall) -> Result<Option<Vec<u8>>, ReadError> + 'a;
+/// What a call was asked with.
+#[derive(Debug, Default)]
+pub struct Arguments {
+    /// The bytes of its arguments; `None` if they are gone.
+    pub bytes: Option<Vec<u8>>,
+    /// What is sent to a model, put together of its pieces; `None` where one is gone, and for other calls.
+    pub body: Option<Vec<u8>>,
+}
+
+/// Reads what a call was asked with.
+pub type ReadArguments<'a> = dyn FnMut(&AdmittedCall) -> Result<Arguments, ReadError> + 'a;
 
 /// Who hears what executors tell, on their threads.
 pub type Hear = Arc<dyn Fn(Notice) + Send + Sync>;
@@ -166,7 +204,11 @@ pub type Hear = Arc<dyn Fn(Notice) + Send + Sync>;
 /// Threads that run calls.
 pub struct Executors {
     work: Option<Sender<Work>>,
-    reports: Receiver<Ended>,
+    reports: Receiver<Report>,
+    /// For the threads of model calls, which end with their call.
+    report: Sender<Report>,
+    models: Vec<Arc<Model>>,
+    notice: Hear,
     threads: Vec<JoinHandle<()>>,
     running: BTreeMap<CallId, Arc<AtomicBool>>,
     /// Tools whose calls must not overlap; each is one lane.
@@ -189,6 +231,9 @@ impl Executors {
         let lanes = in_turn.map(|tool| (tool.spec().name.clone(), Lane::default())).collect();
         let (work, queue) = channel::<Work>();
         let (report, reports) = channel();
+        let models =
+            tools.iter().filter_map(|tool| if let Tool::Model(model) = tool { Some(model.clone()) } else { None });
+        let models = models.collect();
         let queue = Arc::new(Mutex::new(queue));
         let threads = u32::try_from(threads.max(1)).unwrap_or(1);
         let shared = Arc::new((tools, launcher, roots, Slots::new(threads)));
@@ -202,14 +247,24 @@ impl Executors {
                     let (tools, launcher, roots, slots) = &*shared;
                     let ended = run(&work, tools, launcher.as_deref(), roots, slot);
                     slot = slots.after(slot, &ended.outcome);
-                    if report.send(ended).is_err() {
+                    if report.send(Report::Ended(Box::new(ended))).is_err() {
                         return;
                     }
                 }
             })
         };
         let threads = (0..threads).map(start).collect();
-        Executors { work: Some(work), reports, threads, running: BTreeMap::new(), lanes, held: BTreeSet::new() }
+        Executors {
+            work: Some(work),
+            reports,
+            report,
+            models,
+            notice,
+            threads,
+            running: BTreeMap::new(),
+            lanes,
+            held: BTreeSet::new(),
+        }
     }
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
@@ -229,7 +284,8 @@ impl Executors {
             let stop = Arc::new(AtomicBool::new(views.calls.is_cancelled(call.id())));
             self.running.insert(call.id(), stop.clone());
             let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
-            let work = Work { arguments: arguments(&call)?, call, stop, until };
+            let Arguments { bytes, body } = arguments(&call)?;
+            let work = Work { arguments: bytes, body, call, stop, until };
             self.hand(work);
         }
         Ok(())
@@ -247,6 +303,10 @@ impl Executors {
 
     /// Hands a call to a thread, or lets it wait for its lane.
     fn hand(&mut self, work: Work) {
+        if work.call.model() == toka_kernel::tool::Model::Agent {
+            self.hand_to_model(work);
+            return;
+        }
         if let Some(lane) = self.lanes.get_mut(work.call.tool()) {
             if lane.busy.is_some() {
                 lane.waiting.push_back(work);
@@ -260,8 +320,36 @@ impl Executors {
         }
     }
 
+    /// Runs a model call on a thread of its own: it waits for a server, and tools do not wait for it.
+    fn hand_to_model(&self, work: Work) {
+        let model = self.models.iter().find(|model| model.spec().name == work.call.tool()).cloned();
+        let (report, notice) = (self.report.clone(), self.notice.clone());
+        std::thread::spawn(move || {
+            let call = work.call.id();
+            notice(Notice::Started(call));
+            let ended = match model {
+                Some(model) => model.run(&work, &mut |attempt| {
+                    let (answer, answered) = channel();
+                    let told = Report::Attempted { call, attempt: Box::new(attempt), answer };
+                    let goes_on = report.send(told).is_ok() && answered.recv().unwrap_or(false);
+                    if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                }),
+                None => {
+                    let gone = Outcome {
+                        symbol: Some("no-such-model".to_owned()),
+                        ..outcome::plain(outcome::START_FAILED, 0)
+                    };
+                    Ended::without_running(&work.call, gone)
+                }
+            };
+            // Nobody may be there to hear it any more; then the call stays open, and is made again.
+            let _ = report.send(Report::Ended(Box::new(ended)));
+        });
+    }
+
     /// Notes that a call has ended and lets the next of its lane go.
-    fn ended(&mut self, ended: Ended) -> Ended {
+    fn noted(&mut self, report: Report) -> Report {
+        let Report::Ended(ended) = &report else { return report };
         self.running.remove(&ended.call);
         let lane = self.lanes.values_mut().find(|lane| lane.busy == Some(ended.call));
         if let Some(lane) = lane {
@@ -270,7 +358,7 @@ impl Executors {
                 self.hand(next);
             }
         }
-        ended
+        report
     }
 
     /// Calls that were taken and have not been reported.
@@ -278,19 +366,19 @@ impl Executors {
         self.running.len()
     }
 
-    /// Waits for the next call to end; `None` if none is running.
-    pub fn wait(&mut self) -> Option<Ended> {
+    /// Waits for the next report; `None` if no call is running.
+    pub fn wait(&mut self) -> Option<Report> {
         if self.running.is_empty() {
             return None;
         }
-        let ended = self.reports.recv().ok()?;
-        Some(self.ended(ended))
+        let report = self.reports.recv().ok()?;
+        Some(self.noted(report))
     }
 
-    /// A call that has ended by now, if there is one.
-    pub fn ended_already(&mut self) -> Option<Ended> {
-        let ended = self.reports.try_recv().ok()?;
-        Some(self.ended(ended))
+    /// A report that has come by now, if there is one.
+    pub fn reported_already(&mut self) -> Option<Report> {
+        let report = self.reports.try_recv().ok()?;
+        Some(self.noted(report))
     }
 }
 
@@ -321,7 +409,8 @@ fn run(work: &Work, tools: &[Tool], launcher: Option<&Launcher>, roots: &Roots, 
     match tools.iter().find(same).or_else(|| tools.iter().find(named)) {
         Some(Tool::Native(tool)) => native::run(work, tool.as_ref(), roots),
         Some(Tool::Program(program)) => sandbox::run(work, program, launcher, roots, slot),
-        None => {
+        // A model call never comes here; a tool of another execution model has no such name.
+        Some(Tool::Model(_)) | None => {
             let gone = Outcome { symbol: Some("no-such-tool".to_owned()), ..outcome::plain(outcome::START_FAILED, 0) };
             Ended::without_running(&work.call, gone)
         }

@@ -49,6 +49,7 @@ pub(super) fn run(work: &Work, tool: &dyn NativeTool, roots: &Roots) -> Ended {
         result,
         record,
         sandbox: None,
+        usage: None,
     }
 }
 

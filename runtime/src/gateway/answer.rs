@@ -36,7 +36,11 @@ impl Answer {
 
     /// Reads what [`Answer::to_json`] writes; `None` if it is anything else.
     pub fn from_json(text: &[u8]) -> Option<Answer> {
-        let value: Value = serde_json::from_slice(text).ok()?;
+        Answer::from_value(&serde_json::from_slice(text).ok()?)
+    }
+
+    /// The same of JSON that was read already.
+    pub fn from_value(value: &Value) -> Option<Answer> {
         let usage = value.get("usage")?;
         let count = |name: &str| usage.get(name)?.as_str()?.parse::<u64>().ok();
         let usage = match usage.is_null() {

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use reqwest::Url;
 use toka_kernel::capability::{is_exact_name, is_name_seg};
+use toka_tools::files::quantity::Usd;
 use toka_tools::files::yaml::Node;
 use toka_tools::files::{FileCode, FileError, Format, Problems, Shape, clean, decode, quote, toml};
 
@@ -44,9 +45,30 @@ pub struct ProviderConfig {
     pub max_in_flight: u16,
     /// How long it may take.
     pub deadlines: Deadlines,
+    /// What its models cost, by the names that it knows them by. A model without a price is refused where a budget of
+    /// money holds, unless the server wants no key.
+    pub prices: BTreeMap<String, Price>,
     /// Whether requests say their lane and ordinal in headers, and `SCRIPT_MISMATCH` is believed: for
     /// [`super::scripted`], and for nobody else's server.
     pub scripted: bool,
+}
+
+/// What a model costs, in micro-USD for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Of what it reads.
+    pub input: u64,
+    /// Of what it writes.
+    pub output: u64,
+}
+
+impl Price {
+    /// The price of so many tokens in micro-USD, rounded up.
+    pub fn cost_micro(&self, tokens_in: u64, tokens_out: u64) -> u64 {
+        let of = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
+        let both = of(tokens_in, self.input) + of(tokens_out, self.output);
+        u64::try_from(both.div_ceil(1_000_000)).unwrap_or(u64::MAX)
+    }
 }
 
 /// The language of a server.
@@ -187,7 +209,17 @@ pub fn providers(gateway: &Node, problems: &mut Problems<'_>) -> Vec<ProviderCon
 
 fn provider(name: &str, node: &Node, problems: &mut Problems<'_>) -> Option<ProviderConfig> {
     let what = format!("gateway.providers.{}", clean(name, 60));
-    let known = &["dialect", "base_url", "key", "headers", "max_in_flight", "allow_http", "deadlines", "output_limit"];
+    let known = &[
+        "dialect",
+        "base_url",
+        "key",
+        "headers",
+        "max_in_flight",
+        "allow_http",
+        "deadlines",
+        "output_limit",
+        "prices",
+    ];
     let shape = Shape { what: &what, known, later: &["requests_per_minute"], prefix: None };
     let fields = problems.fields(node, &shape)?;
     let limits = [
@@ -211,6 +243,7 @@ fn provider(name: &str, node: &Node, problems: &mut Problems<'_>) -> Option<Prov
     let in_flight = fields.get("max_in_flight");
     let in_flight = in_flight.and_then(|node| problems.whole(node, &format!("{what}.max_in_flight"), 1..=most));
     let deadlines = fields.get("deadlines").map(|node| deadlines(node, &what, problems)).unwrap_or_default();
+    let prices = fields.get("prices").map(|node| prices(node, &what, problems)).unwrap_or_default();
     Some(ProviderConfig {
         name: name.to_owned(),
         dialect: dialect?,
@@ -222,6 +255,7 @@ fn provider(name: &str, node: &Node, problems: &mut Problems<'_>) -> Option<Prov
         headers,
         max_in_flight: in_flight.and_then(|count| u16::try_from(count).ok()).unwrap_or(IN_FLIGHT),
         deadlines,
+        prices,
         scripted: false,
     })
 }
@@ -318,6 +352,31 @@ fn deadlines(node: &Node, what: &str, problems: &mut Problems<'_>) -> Deadlines 
         *us = read.unwrap_or(*us);
     }
     deadlines
+}
+
+/// The table `prices`: for each model dollars for a million tokens, in and out.
+fn prices(node: &Node, what: &str, problems: &mut Problems<'_>) -> BTreeMap<String, Price> {
+    let what = format!("{what}.prices");
+    let mut prices = BTreeMap::new();
+    for member in problems.map(node, &what).unwrap_or_default() {
+        let what = format!("{what}.{}", clean(&member.name, 60));
+        let shape = Shape { what: &what, known: &["input", "output"], later: &[], prefix: None };
+        let Some(fields) = problems.fields(&member.value, &shape) else { continue };
+        let mut usd = |field: &str| {
+            let node = fields.required(field, "input = \"1.25\", output = \"10.00\"", problems)?;
+            let what = format!("{what}.{field}");
+            let text = problems.text(node, &what)?;
+            let hint = "write dollars for a million tokens in quotes: \"1.25\"";
+            match Usd::parse(text) {
+                Ok(Usd(micro)) => Some(micro),
+                Err(error) => problems.no_quantity(node, &what, error, hint),
+            }
+        };
+        if let (Some(input), Some(output)) = (usd("input"), usd("output")) {
+            prices.insert(member.name.clone(), Price { input, output });
+        }
+    }
+    prices
 }
 
 /// The name of a model in capabilities: `PROVIDER.NAME`, in lower case, with `-` for what no name has.

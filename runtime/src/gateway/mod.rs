@@ -189,6 +189,22 @@ pub struct Usage {
     pub tokens_out: u64,
 }
 
+impl RawKind {
+    /// The word that records use for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RawKind::Events => "events",
+            RawKind::Whole => "whole",
+            RawKind::Withheld => "withheld",
+        }
+    }
+
+    /// The kind that a record means.
+    pub fn of_name(name: &str) -> Option<RawKind> {
+        [RawKind::Events, RawKind::Whole, RawKind::Withheld].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
 /// A body as it came, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw {
@@ -307,6 +323,27 @@ impl Fault {
             Fault::NoKey => "NO_KEY",
             Fault::Cancelled => "CANCELLED",
         }
+    }
+}
+
+impl Fault {
+    /// The fault that a recorded outcome names. What an outcome does not keep is the least that it can be.
+    pub fn of_symbol(symbol: &str) -> Option<Fault> {
+        let faults = [
+            Fault::BadReply,
+            Fault::StreamCut,
+            Fault::StreamTooLarge(Bound::Stream),
+            Fault::RetryLater { at_us: 0 },
+            Fault::RecordedMiss,
+            Fault::ScriptMismatch,
+            Fault::HttpStatus,
+            Fault::Deadline(Which::Total),
+            Fault::Upstream { overloaded: false },
+            Fault::Unreachable,
+            Fault::NoKey,
+            Fault::Cancelled,
+        ];
+        faults.into_iter().find(|fault| fault.symbol() == symbol)
     }
 }
 

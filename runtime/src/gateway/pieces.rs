@@ -37,7 +37,8 @@ impl PieceId {
         PieceId(*blake3::hash(bytes).as_bytes())
     }
 
-    fn parse(text: &str) -> Option<PieceId> {
+    /// Reads a name as it is printed.
+    pub fn parse(text: &str) -> Option<PieceId> {
         blake3::Hash::from_hex(text).ok().map(|hash| PieceId(*hash.as_bytes()))
     }
 }
@@ -122,7 +123,7 @@ pub struct Missing(pub PieceId);
 ///
 /// # Errors
 /// [`Missing`] where a piece is gone.
-pub fn join(pieces: &[PieceId], piece: &dyn Fn(&PieceId) -> Option<Vec<u8>>) -> Result<Vec<u8>, Missing> {
+pub fn join(pieces: &[PieceId], piece: &mut dyn FnMut(&PieceId) -> Option<Vec<u8>>) -> Result<Vec<u8>, Missing> {
     let mut body = Vec::new();
     for id in pieces {
         body.extend(piece(id).ok_or(Missing(*id))?);
@@ -315,7 +316,7 @@ mod tests {
         }
 
         fn body(&self, list: &List) -> Result<Vec<u8>, Missing> {
-            join(&list.pieces(&|id| self.lists.get(id).cloned())?, &|id| self.pieces.get(id).cloned())
+            join(&list.pieces(&|id| self.lists.get(id).cloned())?, &mut |id| self.pieces.get(id).cloned())
         }
     }
 

@@ -222,6 +222,7 @@ fn config(name: &str, base_url: BaseUrl) -> ProviderConfig {
         headers: Vec::new(),
         max_in_flight: IN_FLIGHT_MAX,
         deadlines: Deadlines::default(),
+        prices: BTreeMap::new(),
         scripted: true,
     }
 }

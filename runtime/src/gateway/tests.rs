@@ -97,6 +97,7 @@ fn config(address: std::net::SocketAddr) -> ProviderConfig {
         headers: Vec::new(),
         max_in_flight: 2,
         deadlines: Deadlines::default(),
+        prices: std::collections::BTreeMap::new(),
         scripted: false,
     }
 }

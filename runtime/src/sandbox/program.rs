@@ -101,6 +101,7 @@ pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, r
         result: None,
         record: None,
         sandbox: None,
+        usage: None,
     };
     let (mut cpu_us, mut bytes_kept) = (0, 0);
     match try_run(work, program, launcher, roots, slot) {

@@ -1,27 +1,195 @@
 //! What the drivers of agents want, as commands: each names the grants that it goes by.
 
 use serde_json::json;
-use toka_kernel::body::v1::{CallAsked, GrantAsked, Plan, SpawnAsked, StartAsked};
-use toka_kernel::capability::{Capability, ExactName, Scope};
+use toka_kernel::Dim;
+use toka_kernel::body::v1::{
+    CallAsked, CompleteTaskAsked, FailTaskAsked, GrantAsked, PauseAsked, Plan, ResumeAsked, Retry, ScheduleAsked,
+    SendAsked, SpawnAsked, StartAsked, StartTaskAsked, StopAsked, TakeAsked,
+};
+use toka_kernel::capability::{Capability, ExactName, Limits, NamePat, Scope};
+use toka_kernel::facts::extract;
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{AgentId, CommandId, Digest, GrantId, PrincipalId};
+use toka_kernel::ids::{AgentId, CommandId, Digest, GrantId, PrincipalId, TaskId};
+use toka_kernel::limits::{TASK_TIMEOUT_US_MAX, TASK_TIMEOUT_US_MIN};
 use toka_kernel::{Ask, Body, Code, Command, Event};
 use toka_tools::prepare;
 
-use super::roots::{is_named, tree_depth};
+use super::roots::{is_named, model_grants, models_of, tree_depth};
 use super::{RunError, Session};
-use crate::agents::{self, AgentSpec, DRIVER_VERSION, EndCode};
-use crate::engine::Committed;
-use crate::executor::Tool;
+use crate::agents::{self, Addressee, AgentSpec, Control, DRIVER_VERSION, EndCode};
+use crate::engine::{CommitError, Committed};
+use crate::executor::{Asked, Tool};
+use crate::gateway::{Request, RequestError};
+
+/// The one attempt of a task that is not tried again.
+const FIRST_ATTEMPT: u16 = 1;
+/// Why an agent is paused or stopped: an agent above it says so.
+const BY_AN_ANCESTOR: u8 = 2;
+
+/// A call that somebody wants.
+pub(super) struct Wanted<'w> {
+    /// The name of the tool.
+    pub(super) tool: &'w str,
+    /// The arguments as text.
+    pub(super) arguments: &'w str,
+    /// Why it can only be refused, where that is known beforehand.
+    pub(super) unfit: Option<Code>,
+}
+
+/// A call that can only be refused.
+struct Unfit {
+    arguments: Vec<u8>,
+    code: Code,
+    /// More about it, as JSON.
+    detail: Option<Vec<u8>>,
+}
 
 impl Session {
     pub(super) fn ask(&mut self, agent: AgentId, ask: agents::Ask) -> Result<(), RunError> {
         let id = ask.id();
         match ask {
-            agents::Ask::Call { tool, arguments, path, .. } => self.call(agent, id, &tool, &arguments, path),
+            agents::Ask::Call { tool, arguments, path, unfit, .. } => {
+                self.call(agent, id, &Wanted { tool: &tool, arguments: &arguments, unfit }, path)
+            }
+            agents::Ask::Model { ordinal, request, .. } => self.ask_model(agent, id, ordinal, &request),
             agents::Ask::Spawn { spec, grants, .. } => self.spawn(agent, id, &spec, &grants),
             agents::Ask::Start { agent: child, .. } => self.start(agent, id, child),
+            agents::Ask::Schedule { name, text, .. } => self.schedule(agent, id, name, text),
+            agents::Ask::Begin { task, .. } => {
+                let asked = StartTaskAsked { task, attempt: FIRST_ATTEMPT };
+                self.commit(agent, id, Ask::StartTask(asked), &[]).map(drop)
+            }
+            agents::Ask::EndTask { task, result, .. } => self.end_task(agent, id, task, result),
+            agents::Ask::Send { to, text, .. } => self.send(agent, id, &to, text),
+            agents::Ask::Take { message, .. } => {
+                self.commit(agent, id, Ask::TakeMessage(TakeAsked { message }), &[]).map(drop)
+            }
+            agents::Ask::Control { agent: below, control, .. } => self.steer(agent, id, below, control),
         }
+    }
+
+    fn schedule(&mut self, agent: AgentId, id: CommandId, name: String, text: String) -> Result<(), RunError> {
+        let Some(lane) = self.transcripts.get(agent) else { return Ok(()) };
+        let spec = lane.spec.agent();
+        let asked = ScheduleAsked {
+            agent,
+            name,
+            text: (!text.is_empty()).then_some(0),
+            requires: Vec::new(),
+            priority: spec.priority.number(),
+            timeout_us: spec.budget.wall_us.clamp(TASK_TIMEOUT_US_MIN, TASK_TIMEOUT_US_MAX),
+            retry: Retry { max: 1, base: 0, cap: 0 },
+        };
+        let text = Some(text.into_bytes()).filter(|text| !text.is_empty());
+        let blobs: Vec<Vec<u8>> = text.into_iter().collect();
+        self.commit(agent, id, Ask::ScheduleTask(asked), &blobs).map(drop)
+    }
+
+    fn end_task(
+        &mut self,
+        agent: AgentId,
+        id: CommandId,
+        task: TaskId,
+        result: Result<String, EndCode>,
+    ) -> Result<(), RunError> {
+        let (ask, blobs) = match result {
+            Ok(result) => {
+                let asked = CompleteTaskAsked { task, attempt: FIRST_ATTEMPT, result: Some(0) };
+                (Ask::CompleteTask(asked), vec![result.into_bytes()])
+            }
+            Err(code) => {
+                let code = code.number();
+                (Ask::FailTask(FailTaskAsked { task, attempt: FIRST_ATTEMPT, code, retryable: false }), Vec::new())
+            }
+        };
+        self.commit(agent, id, ask, &blobs).map(drop)
+    }
+
+    /// Sends a message, under the grant that reaches its receiver where it is neither parent nor child.
+    fn send(&mut self, by: AgentId, id: CommandId, to: &Addressee, text: String) -> Result<(), RunError> {
+        let views = self.engine.state();
+        let receiver = match to {
+            Addressee::Parent => self.transcripts.parent(by),
+            Addressee::Agent(agent) => Some(*agent),
+            Addressee::Named(name) => self.transcripts.named(name),
+        };
+        // An agent that nobody knows is refused like any other that is not there.
+        let to = receiver.unwrap_or_default();
+        let stranger = self.transcripts.parent(to) != Some(by) && self.transcripts.parent(by) != Some(to);
+        let reach = self.transcripts.get(to).and_then(|lane| ExactName::parse(lane.spec.name()).ok());
+        let reach = reach.filter(|_| stranger).map(|name| Scope::agent_need(&name, 0));
+        let head = views.head().seq;
+        let under = reach.map(|need| self.covering(by, &need)).filter(|grant| *grant != GrantId::ZERO);
+        let ask = Ask::SendMessage(SendAsked { to, content: 0, reply_to: None });
+        let mut command = Command::new(id, head, ask, Vec::new());
+        command.under = under;
+        self.engine.commit(by, command, &[text.into_bytes()])?;
+        Ok(())
+    }
+
+    fn steer(&mut self, by: AgentId, id: CommandId, agent: AgentId, control: Control) -> Result<(), RunError> {
+        let ask = match control {
+            Control::Pause => Ask::PauseAgent(PauseAsked { agent, why: BY_AN_ANCESTOR, reason: None }),
+            Control::Resume => Ask::ResumeAgent(ResumeAsked { agent }),
+            Control::Stop => Ask::StopAgent(StopAsked { agent, why: BY_AN_ANCESTOR, reason: None }),
+        };
+        self.commit(by, id, ask, &[]).map(drop)
+    }
+
+    /// Asks for the call of a model. What cannot be sent is asked all the same, so that it is an event too.
+    fn ask_model(&mut self, agent: AgentId, id: CommandId, ordinal: u64, request: &Request) -> Result<(), RunError> {
+        let Some(lane) = self.transcripts.get(agent) else { return Ok(()) };
+        let Some(program) = &lane.spec.agent().model else { return Ok(()) };
+        let (name, lane, max_output_tokens) =
+            (program.tool_name(), lane.spec.name().to_owned(), program.max_output_tokens);
+        let found = self.tools.iter().find(|tool| tool.spec().name == name).cloned();
+        let unfit = |session: &mut Session, code: Code, why: String| {
+            let detail = Some(json!({ "rule": why }).to_string().into_bytes());
+            let unfit = Unfit { arguments: Vec::new(), code, detail };
+            session.refuse_call(agent, id, &name, unfit).map(drop)
+        };
+        let Some(Tool::Model(model)) = found else {
+            return unfit(self, Code::UnknownTool, "this node has no such model".to_owned());
+        };
+        let body = match model.encode(request) {
+            Ok(body) => body,
+            Err(error @ RequestError::UnsupportedPart { .. }) => {
+                return unfit(self, Code::UnsupportedPart, error.to_string());
+            }
+            Err(error) => return unfit(self, Code::BadArguments, error.to_string()),
+        };
+        let kept = self.conversations.keep(agent, &body);
+        let arguments = model.arguments(&Asked { lane, ordinal, max_output_tokens }, &kept);
+        let specs = model.spec().fact_specs().unwrap_or_default();
+        let Ok(extracted) = extract(&arguments, &specs) else {
+            return unfit(self, Code::BadArguments, "the request is too large".to_owned());
+        };
+        let digest = self.engine.state().bound_digest(&name).unwrap_or_default();
+        let tool = Tool::Model(model);
+        let (grant, need_grants) = self.name_grants(agent, &tool, digest, &extracted.facts, extracted.extra);
+        let asked = CallAsked {
+            tool: name,
+            digest,
+            grant,
+            need_grants,
+            facts: extracted.facts,
+            extra: extracted.extra,
+            args: 0,
+            asked: Vec::new(),
+            narrow: Vec::new(),
+            task: None,
+            parent: None,
+            unfit: None,
+            detail: None,
+        };
+        let pieces = kept.pieces.into_iter().map(|piece| piece.bytes);
+        let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(pieces).collect();
+        let as_of = self.engine.state().head().seq;
+        let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
+        let committed = self.engine.commit(agent, command, &blobs)?;
+        let engine = &self.engine;
+        let noted = self.conversations.note(&committed.event.blobs, &|commitment| engine.blob(commitment));
+        Ok(noted.map_err(CommitError::from)?)
     }
 
     /// Starts a child. One that may not start is ended at once, or its parent would wait for it for ever.
@@ -40,19 +208,19 @@ impl Session {
         &mut self,
         agent: AgentId,
         id: CommandId,
-        name: &str,
-        arguments: &serde_json::Value,
+        wanted: &Wanted<'_>,
         path: String,
     ) -> Result<(), RunError> {
         let Some(lane) = self.transcripts.get(agent) else { return Ok(()) };
         let agent_spec = lane.spec.agent();
-        if lane.calls >= agent_spec.budget.calls {
+        // The loop around a model counts by itself, since it has a task to end.
+        if agent_spec.model.is_none() && lane.calls >= agent_spec.budget.calls {
             let detail = format!("its budget of {} calls is used up", agent_spec.budget.calls);
             self.whys.insert(agent, agents::Why { path, detail });
             return self.end(agent, agent, false, EndCode::Budget);
         }
-        let offered = agent_spec.tools.iter().any(|pattern| is_named(pattern, name));
-        self.ask_call(agent, id, name, arguments, offered).map(drop)
+        let offered = agent_spec.tools.iter().any(|pattern| is_named(pattern, wanted.tool));
+        self.ask_call(agent, id, wanted, offered).map(drop)
     }
 
     /// Prepares a call of a tool that is or is not offered to its agent, and asks for it.
@@ -60,45 +228,68 @@ impl Session {
         &mut self,
         agent: AgentId,
         id: CommandId,
-        name: &str,
-        arguments: &serde_json::Value,
+        wanted: &Wanted<'_>,
         offered: bool,
     ) -> Result<Committed, RunError> {
-        let tool = self.tools.iter().find(|tool| tool.spec().name == name && offered).cloned();
+        let (name, text) = (wanted.tool, wanted.arguments);
+        let refused = |code, detail| Unfit { arguments: text.as_bytes().to_vec(), code, detail };
+        if let Some(code) = wanted.unfit {
+            return self.refuse_call(agent, id, name, refused(code, None));
+        }
+        let known = |tool: &&Tool| tool.spec().name == name && offered && !matches!(tool, Tool::Model(_));
+        let Some(tool) = self.tools.iter().find(known).cloned() else {
+            return self.refuse_call(agent, id, name, refused(Code::UnknownTool, None));
+        };
+        let ready = match prepare(tool.spec(), text) {
+            Ok(ready) => ready,
+            Err(error) => {
+                let detail = Some(error.detail().to_string().into_bytes());
+                return self.refuse_call(agent, id, name, refused(Code::BadArguments, detail));
+            }
+        };
         let digest = self.engine.state().bound_digest(name).unwrap_or_default();
-        let (arguments, facts, extra, unfit, detail) = match &tool {
-            None => (arguments.to_string().into_bytes(), Vec::new(), true, Some(Code::UnknownTool), None),
-            Some(tool) => match prepare(tool.spec(), &arguments.to_string()) {
-                Ok(ready) => (ready.arguments, ready.facts, ready.extra, None, None),
-                Err(error) => {
-                    let detail = json!({ "pointer": error.pointer, "rule": error.rule.to_string() }).to_string();
-                    let bytes = arguments.to_string().into_bytes();
-                    (bytes, Vec::new(), true, Some(Code::BadArguments), Some(detail.into_bytes()))
-                }
-            },
-        };
-        let (grant, need_grants) = match (&tool, unfit) {
-            (Some(tool), None) => self.name_grants(agent, tool, digest, &facts, extra),
-            (Some(_) | None, _) => (GrantId::ZERO, Vec::new()),
-        };
+        let (grant, need_grants) = self.name_grants(agent, &tool, digest, &ready.facts, ready.extra);
         let asked = CallAsked {
             tool: name.to_owned(),
             digest,
             grant,
             need_grants,
-            facts,
-            extra,
+            facts: ready.facts,
+            extra: ready.extra,
             args: 0,
             asked: Vec::new(),
             narrow: Vec::new(),
             task: None,
             parent: None,
-            unfit: unfit.map(Code::number),
-            detail: detail.is_some().then_some(1),
+            unfit: None,
+            detail: None,
         };
-        let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(detail).collect();
         let as_of = self.engine.state().head().seq;
-        Ok(self.engine.commit(agent, Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new()), &blobs)?)
+        let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
+        Ok(self.engine.commit(agent, command, &[ready.arguments])?)
+    }
+
+    /// Asks for a call that can only be refused.
+    fn refuse_call(&mut self, agent: AgentId, id: CommandId, name: &str, unfit: Unfit) -> Result<Committed, RunError> {
+        let asked = CallAsked {
+            tool: name.to_owned(),
+            digest: self.engine.state().bound_digest(name).unwrap_or_default(),
+            grant: GrantId::ZERO,
+            need_grants: Vec::new(),
+            facts: Vec::new(),
+            extra: true,
+            args: 0,
+            asked: Vec::new(),
+            narrow: Vec::new(),
+            task: None,
+            parent: None,
+            unfit: Some(unfit.code.number()),
+            detail: unfit.detail.is_some().then_some(1),
+        };
+        let blobs: Vec<Vec<u8>> = std::iter::once(unfit.arguments).chain(unfit.detail).collect();
+        let as_of = self.engine.state().head().seq;
+        let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
+        Ok(self.engine.commit(agent, command, &blobs)?)
     }
 
     /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
@@ -133,10 +324,33 @@ impl Session {
             return Err(RunError::Refused { what, code: Code::BadName, need: None });
         };
         let below = tree_depth(&spec, 0)?.saturating_sub(1);
-        let grants = texts.iter().map(|text| self.child_grant(by, text, below)).collect();
+        let texts = texts.iter().cloned().chain(self.model_grants(by, &spec, texts));
+        let grants = texts.collect::<Vec<_>>().iter().map(|text| self.child_grant(by, text, below)).collect();
         let need = ExactName::parse(name).map(|name| Scope::agent_need(&name, 1));
         let grant = need.map(|need| self.covering(by, &need)).unwrap_or_default();
         self.ask_spawn(by, id, &spec, grant, grants).map(drop)
+    }
+
+    /// What an agent and those below it need to ask their models: within its own budget, and within what its parent has.
+    fn model_grants(&self, by: AgentId, spec: &AgentSpec, texts: &[String]) -> Vec<String> {
+        let budget = spec.agent().budget;
+        let given = |name: &str| texts.iter().any(|text| text.starts_with(&format!("model:{name}")));
+        let mut grants = Vec::new();
+        for model in models_of(spec).iter().filter(|model| !given(&model.capability_name())) {
+            let scope = ExactName::parse(&model.capability_name()).map(|name| Scope::Model(NamePat::Exact(name)));
+            let above = scope.ok().and_then(|scope| {
+                let mut held = self.held(by);
+                held.find(|(_, cap)| scope.within(&cap.scope).is_ok()).map(|(_, cap)| cap.limits.amounts)
+            });
+            let least = |dim: Dim, own: u64| {
+                let index = Limits::DIMS.iter().position(|known| *known == dim);
+                let above = index.and_then(|index| above.and_then(|amounts| amounts[index]));
+                above.map_or(own, |above| above.min(own))
+            };
+            let (tokens, cost) = (least(Dim::Tokens, budget.tokens), least(Dim::CostMicro, budget.cost_micro));
+            grants.extend(model_grants(model, tokens, cost).iter().map(ToString::to_string));
+        }
+        grants
     }
 
     /// Names the parent of a grant that a spawn step asks for: the oldest held grant that covers it.

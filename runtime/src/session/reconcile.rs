@@ -6,6 +6,7 @@ use toka_kernel::ids::{CallId, CommandId, Seq, derived};
 use toka_kernel::tool::{Effect, Probe};
 use toka_kernel::{AdmittedCall, Code};
 
+use super::asking::Wanted;
 use super::{RunError, Session};
 use crate::engine::CommitError;
 use crate::executor::{Ended, Tool, outcome};
@@ -81,9 +82,10 @@ impl Session {
         let asked = match self.transcripts.open_probe(call.id()) {
             Some(asked) => asked,
             None => {
-                let question = question(&probe, call.id(), &arguments);
+                let question = question(&probe, call.id(), &arguments).to_string();
                 let id = probe_id(call.id(), self.engine.state().head().seq);
-                let committed = self.ask_call(call.principal(), id, &probe.tool, &question, true)?;
+                let wanted = Wanted { tool: &probe.tool, arguments: &question, unfit: None };
+                let committed = self.ask_call(call.principal(), id, &wanted, true)?;
                 if let Some(refused) = committed.event.body.refused() {
                     let code = Code::from_number(refused.code).unwrap_or(Code::Malformed);
                     return Ok(Some(format!("its probe `{}` was refused: {code}", probe.tool)));

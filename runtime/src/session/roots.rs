@@ -4,7 +4,7 @@ use toka_kernel::capability::{Capability, ExactName, NamePat, Scope};
 use toka_kernel::tool::Effect;
 
 use super::RunError;
-use crate::agents::AgentSpec;
+use crate::agents::{AgentSpec, ModelProgram};
 use crate::executor::Tool;
 
 /// How deep the agents of a session may be nested.
@@ -37,12 +37,41 @@ pub fn root_grants(spec: &AgentSpec, now_us: u64) -> Result<Vec<Capability>, Run
         }
         roots.push(root);
     }
+    for model in models_of(spec) {
+        let budget = spec.agent().budget;
+        for mut root in model_grants(&model, budget.tokens, budget.cost_micro) {
+            root.exp_us = Some(exp);
+            root.depth = depth;
+            roots.push(root);
+        }
+    }
     let name = ExactName::parse(spec.name())
         .map_err(|code| RunError::Capability { capability: format!("agent:{}", spec.name()), why: code.to_string() })?;
     let mut spawn = Capability::of(Scope::agent_need(&name, 1));
     spawn.exp_us = Some(exp);
     roots.push(spawn);
     Ok(roots)
+}
+
+/// The models that a spec and every agent it can reach ask, each once.
+pub fn models_of(spec: &AgentSpec) -> Vec<ModelProgram> {
+    let agents = std::iter::once(spec.agent().as_ref()).chain(spec.others());
+    let mut found: Vec<ModelProgram> = Vec::new();
+    for model in agents.filter_map(|agent| agent.model.as_ref()) {
+        if !found.iter().any(|known| known.tool_name() == model.tool_name()) {
+            found.push(model.clone());
+        }
+    }
+    found
+}
+
+/// What asking a model takes: the call itself, and the model within a budget.
+pub(super) fn model_grants(model: &ModelProgram, tokens: u64, cost_micro: u64) -> Vec<Capability> {
+    let texts = [
+        format!("tool:{}", model.tool_name()),
+        format!("model:{}?tokens={tokens}&cost_micro={cost_micro}", model.capability_name()),
+    ];
+    texts.iter().filter_map(|text| Capability::parse(text).ok()).collect()
 }
 
 /// The right of the opener to say what came of a call, as a root grant that ends at `exp_us`; `None` where no tool that
@@ -81,13 +110,18 @@ pub(super) fn wanted(tools: &[Tool], spec: &AgentSpec) -> Result<Vec<Tool>, RunE
     patterns_of(spec, &mut patterns, 0)?;
     let mut wanted: Vec<Tool> = Vec::new();
     for text in patterns {
-        let named = |tool: &&Tool| is_named(&text, &tool.spec().name);
+        let named = |tool: &&Tool| is_named(&text, &tool.spec().name) && !matches!(tool, Tool::Model(_));
         let before = wanted.len();
         wanted.extend(tools.iter().filter(named).cloned());
         if wanted.len() == before {
             let known: Vec<&str> = tools.iter().map(|tool| tool.spec().name.as_str()).collect();
             return Err(RunError::NoTool { pattern: text, known: known.join(", ") });
         }
+    }
+    for model in models_of(spec) {
+        let name = model.tool_name();
+        let found = tools.iter().find(|tool| tool.spec().name == name);
+        wanted.push(found.cloned().ok_or(RunError::NoModel { provider: model.provider, name: model.name })?);
     }
     let of_probe = |tool: &Tool| Some((tool.spec().name.clone(), tool.spec().probe.as_ref()?.tool.clone()));
     for (tool, probe) in wanted.iter().filter_map(of_probe).collect::<Vec<_>>() {

@@ -7,6 +7,7 @@ pub(crate) mod agents;
 mod exit_codes;
 mod export;
 mod init;
+mod models;
 mod normal;
 mod openings;
 mod replay;

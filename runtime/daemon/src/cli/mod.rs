@@ -5,6 +5,7 @@ mod calls;
 mod doctor;
 mod failure;
 mod init;
+mod models;
 mod print;
 mod run;
 mod sessions;
@@ -51,6 +52,9 @@ enum Verb {
     Tools(tools::Tools),
     /// Say what came of a call whose outcome a crash has hidden
     Calls(calls::Calls),
+    /// List the providers of models, or answer as one that follows a script
+    #[command(alias = "models")]
+    Model(models::Model),
     /// Try what this machine can confine, step by step
     Doctor(doctor::Doctor),
     /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
@@ -65,7 +69,7 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 28] = [
+const LATER: [&str; 27] = [
     "daemon",
     "agents",
     "tasks",
@@ -76,7 +80,6 @@ const LATER: [&str; 28] = [
     "tokens",
     "keys",
     "blobs",
-    "model",
     "mcp",
     "console",
     "query",
@@ -113,6 +116,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
         Verb::Tools(tools) => tools::run(tools, cli.home),
         Verb::Calls(calls) => calls::run(&calls, cli.home),
+        Verb::Model(model) => models::run(&model, cli.home),
         Verb::Doctor(doctor) => doctor::run(&doctor),
         Verb::Replay { args } => replay(args, cli.home),
         Verb::Other(words) => Err(unknown(&words)),

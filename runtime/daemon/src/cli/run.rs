@@ -23,6 +23,7 @@ use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
+use super::models::{Answers, Models, specs_of};
 use super::print::{count, instant, talk};
 use super::tools::{self, Listed};
 
@@ -42,6 +43,8 @@ pub(crate) struct Run {
     /// Go on with a session that was interrupted; the directories are those it began with
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["file", "grant_requested"])]
     resume: Option<String>,
+    #[command(flatten)]
+    answers: Answers,
     /// One JSON document per entry on stdout as soon as it is durable, then one for the end
     #[arg(long)]
     json: bool,
@@ -75,7 +78,16 @@ pub(crate) fn begin_one(
     roots: Vec<(String, PathBuf)>,
     key: tools::Key,
 ) -> Result<Finish, Failure> {
-    let run = Run { file: None, roots, grant_requested: true, key, resume: None, json: false, quiet: true };
+    let run = Run {
+        file: None,
+        roots,
+        grant_requested: true,
+        key,
+        resume: None,
+        answers: Answers::default(),
+        json: false,
+        quiet: true,
+    };
     begin_spec(&run, home, spec)
 }
 
@@ -85,15 +97,18 @@ fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failur
     let mut grants = root_grants(spec, now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
     consent(run, spec.name(), &grants)?;
+    let log = writer(home)?;
+    let models = Models::of(home, [spec], &run.answers, log.as_ref())?;
     // Who opens a session signs what it may do.
     let operator = tools::operator_key(home, &run.key)?;
-    let log = writer(home)?;
-    let system = tools::open_system(home, &mut home.system()?, &log)?;
+    let mut system = tools::open_system(home, &mut home.system()?, &log)?;
+    system.register_own(models.tools.iter().map(|model| model.spec())).map_err(tools::failed)?;
     let key = home.event_key(now_us)?;
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let listed = tools::all(home, Some(log.as_ref()))?;
     check_approved(spec, &listed)?;
-    let usable = tools::usable(listed);
+    let mut usable = tools::usable(listed);
+    usable.extend(models.as_tools());
     // The opener's own, so nothing that the file asks for.
     let until = home.operator().not_after_us;
     grants.splice(0..0, right_to_resolve(spec, &usable, until));
@@ -140,7 +155,9 @@ fn resume(run: &Run, home: &Home, prefix: &str) -> Result<Finish, Failure> {
         .hint(format!("--root {missing}=DIR says which directory that is")));
     }
     let system = tools::open_system(home, &mut home.system()?, &log)?;
-    let usable = tools::usable(tools::all(home, Some(log.as_ref()))?);
+    let models = Models::of(home, &specs_of(log.as_ref(), session)?, &run.answers, log.as_ref())?;
+    let mut usable = tools::usable(tools::all(home, Some(log.as_ref()))?);
+    usable.extend(models.as_tools());
     let means = means(run, usable, open_roots(&dirs)?, system);
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let session = Session::resume(parts, session, home.root().key(), means).map_err(failed)?;
@@ -455,6 +472,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
         | RunError::Capability { .. }
         | RunError::NoTool { .. }
         | RunError::NoProbe(_)
+        | RunError::NoModel { .. }
         | RunError::Stuck(_)
         | RunError::TooDeep
         | RunError::Closed(_) => exit::FAILURE,
@@ -473,6 +491,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
         | RunError::Capability { .. }
         | RunError::NoTool { .. }
         | RunError::NoProbe(_)
+        | RunError::NoModel { .. }
         | RunError::Stuck(_)
         | RunError::TooDeep
         | RunError::Closed(_) => failure,
