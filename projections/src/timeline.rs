@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toka_kernel::body::v1::{Outcome, Refused};
 use toka_kernel::facts::Fact;
 use toka_kernel::ids::{CallId, PrincipalId, Seq, TaskId, TimeUs, derived};
+use toka_kernel::tool::Model;
 use toka_kernel::{Ask, Body, Code, Entry, Event, PrincipalKind, ToolState};
 
 /// The entries of a session in words.
@@ -64,7 +65,7 @@ impl Timeline {
                 self.names.insert(PrincipalId::NODE, "node".to_owned());
                 for listed in &genesis.principals {
                     let Some(id) = listed.id else { continue };
-                    let name = if id == genesis.opener { "opener" } else { "executor" };
+                    let name = if id == genesis.opener { "opener" } else { service_word(listed.kind, listed.models) };
                     self.names.insert(id, name.to_owned());
                 }
             }
@@ -342,6 +343,19 @@ fn fact_words(facts: &[Fact]) -> String {
         (None, None) => String::new(),
     });
     words.collect()
+}
+
+/// What a principal is called that a session begins with and that is no person: who runs tools, who asks models, who
+/// starts the agents of a plan.
+pub fn service_word(kind: u8, models: u8) -> &'static str {
+    const ASKS_MODELS: u8 = 1 << (Model::Agent as u8 - 1);
+    match PrincipalKind::from_number(kind) {
+        Some(PrincipalKind::Executor) if models == ASKS_MODELS => "gateway",
+        Some(PrincipalKind::Service) => "orchestrator",
+        Some(PrincipalKind::Human | PrincipalKind::Agent | PrincipalKind::Executor | PrincipalKind::Node) | None => {
+            "executor"
+        }
+    }
 }
 
 /// The outcome of a call in a word: the symbol of a failure, or else the name of the kind of outcome.

@@ -19,6 +19,7 @@ pub mod gateway;
 mod genesis;
 pub mod home;
 pub mod keyfile;
+pub mod orchestration;
 pub mod random;
 pub mod sandbox;
 pub mod session;

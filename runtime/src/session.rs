@@ -11,7 +11,7 @@ use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, Bytes, CallId, CommandId, Digest, GrantId, PrincipalId, SessionId, derived};
 use toka_kernel::keys::{PublicKey, SecretKey};
-use toka_kernel::limits::TOOLS_PER_BINDING_MAX;
+use toka_kernel::limits::{GENESIS_GRANTS_MAX, TOOLS_PER_BINDING_MAX};
 use toka_kernel::tool::Model;
 use toka_kernel::{AdmittedCall, AgentState, Ask, Body, CLASS_WORK, Code, Command, Entry, Event, Genesis, State};
 use toka_projections::Views;
@@ -21,6 +21,7 @@ use crate::engine::{CommitError, Engine, LoadError, Parts, open_blob};
 use crate::executor::{Arguments, Ended, Executors, Hear, Notice, Report, Roots, Tool, outcome};
 use crate::gateway::Attempt;
 use crate::genesis::{Drawn, genesis};
+use crate::orchestration::{self, Plan};
 use crate::sandbox::{self, Launcher};
 use crate::system::{System, SystemError};
 use crate::transcripts::{FoldError, Transcripts};
@@ -30,6 +31,7 @@ mod conversations;
 mod reconcile;
 mod roots;
 mod single;
+mod together;
 mod tools;
 
 pub(crate) use conversations::Conversations;
@@ -39,6 +41,7 @@ use roots::{TREE_DEPTH_MAX, wanted};
 
 pub use roots::{models_of, right_to_resolve, root_grants};
 pub use single::capabilities_of_call;
+pub use together::plan_grants;
 
 /// The people and keys of the node that opens a session.
 #[derive(Clone, Debug)]
@@ -64,6 +67,11 @@ impl Node {
     /// Who runs tools here.
     fn executor(&self) -> PrincipalId {
         PrincipalId(derive(Context::Id, &[b"executor", self.origin.as_bytes()]).0)
+    }
+
+    /// Who starts the agents of a plan here.
+    fn orchestrator(&self) -> PrincipalId {
+        orchestrator_of(&self.origin)
     }
 
     /// Who asks models here.
@@ -159,6 +167,9 @@ pub enum RunError {
         /// Why its probe did not tell, if it was tried just now.
         why: Option<String>,
     },
+    /// The agents of a plan ask for more than a session can begin with.
+    #[error("the agents ask for {0} different capabilities together, at most {GENESIS_GRANTS_MAX} are allowed")]
+    TooManyRoots(usize),
     /// Agents are nested too deep.
     #[error("agents are nested deeper than {TREE_DEPTH_MAX}")]
     TooDeep,
@@ -180,6 +191,25 @@ pub struct Finish {
     pub why: Option<agents::Why>,
     /// The step at which a jail could not be made, if one could not: then a tool was not run.
     pub unavailable: Option<String>,
+    /// How each agent ended that its opener spawned, by name.
+    pub agents: Vec<AgentEnd>,
+}
+
+/// How one agent ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentEnd {
+    /// The name of its spec.
+    pub name: String,
+    /// Whether it completed.
+    pub completed: bool,
+    /// Whether it was ever started; one that was not has failed with `DEPENDENCY`, or was stopped.
+    pub started: bool,
+    /// Whether it was stopped.
+    pub stopped: bool,
+    /// Why it failed.
+    pub code: EndCode,
+    /// Where, for people.
+    pub why: Option<agents::Why>,
 }
 
 /// A session that is being run by this process.
@@ -187,6 +217,9 @@ pub struct Session {
     engine: Engine,
     transcripts: Transcripts,
     conversations: Conversations,
+    /// Who starts the agents of a plan, where there is one, and how many of them run at a time.
+    orchestrator: Option<PrincipalId>,
+    max_running: u16,
     executors: Executors,
     tools: Vec<Tool>,
     watch: Arc<dyn Watch>,
@@ -251,24 +284,85 @@ impl Session {
         key: Option<&SecretKey>,
     ) -> Result<Session, RunError> {
         let drawn = Drawn::from(parts.random.as_mut()).map_err(CommitError::from)?;
+        let genesis = work_genesis(node, roots, &drawn, interactive);
+        Session::open_with(parts, genesis, drawn.open, roots, means, key, &mut |session| {
+            session.bind_for(&[spec])?;
+            session.spawn_top(node, spec, roots, drawn.seed)
+        })
+    }
+
+    /// Opens a session for the agents of a plan with these root grants, of whom `max_running` run at a time. They are
+    /// spawned now and started as the plan lets them.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the one thing that is opened")]
+    pub fn open_plan(
+        mut parts: Parts,
+        node: &Node,
+        plan: &Plan,
+        max_running: u16,
+        roots: &[Capability],
+        interactive: bool,
+        means: Means,
+        key: Option<&SecretKey>,
+    ) -> Result<Session, RunError> {
+        let drawn = Drawn::from(parts.random.as_mut()).map_err(CommitError::from)?;
+        let now_us = parts.clock.now_us().map_err(CommitError::from)?;
         let mut genesis = work_genesis(node, roots, &drawn, interactive);
+        genesis.limits.max_running = max_running;
+        let (orchestrator, kind) = (node.orchestrator(), SERVICE);
+        genesis.principals.push(FirstPrincipal {
+            id: Some(orchestrator),
+            kind,
+            custody: 1,
+            keys: Vec::new(),
+            models: 0,
+        });
+        Session::open_with(parts, genesis, drawn.open, roots, means, key, &mut |session| {
+            (session.orchestrator, session.max_running) = (Some(orchestrator), max_running);
+            let specs: Vec<&AgentSpec> = plan.agents.iter().map(|planned| &planned.spec).collect();
+            session.bind_for(&specs)?;
+            session.spawn_plan(node, plan, drawn.seed, now_us)
+        })
+    }
+
+    /// Opens the session of this genesis, signed in the system session, and lets `begin` put the rest on its tail.
+    fn open_with(
+        parts: Parts,
+        mut genesis: Genesis,
+        open: CommandId,
+        roots: &[Capability],
+        means: Means,
+        key: Option<&SecretKey>,
+        begin: &mut dyn FnMut(&mut Session) -> Result<(), RunError>,
+    ) -> Result<Session, RunError> {
         let opening = match &means.system {
             None => None,
-            Some(system) => Some(system.sign_opening(drawn.open, roots, key.ok_or(RunError::Unsigned)?)?),
+            Some(system) => Some(system.sign_opening(open, roots, key.ok_or(RunError::Unsigned)?)?),
         };
         if let Some(opening) = &opening {
             opening.embed(&mut genesis);
         }
         let engine = Engine::open(parts, &genesis)?;
         let mut session = Session::over(engine, means);
-        let wanted = wanted(&session.tools, spec)?;
-        wanted.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| session.bind(tools))?;
-        session.spawn_top(node, spec, roots, drawn.seed)?;
+        begin(&mut session)?;
         let id = session.id();
         if let (Some(opening), Some(system)) = (opening, &mut session.system) {
             system.register_session(opening, id)?;
         }
         Ok(session)
+    }
+
+    /// Binds the tools that some specs name, and the models that they ask.
+    fn bind_for(&mut self, specs: &[&AgentSpec]) -> Result<(), RunError> {
+        let mut found = Vec::new();
+        for spec in specs {
+            found.extend(wanted(&self.tools, spec)?);
+        }
+        found.sort_by(|a: &Tool, b: &Tool| a.spec().name.cmp(&b.spec().name));
+        found.dedup_by(|a, b| a.spec().name == b.spec().name);
+        found.chunks(TOOLS_PER_BINDING_MAX).try_for_each(|tools| self.bind(tools))
     }
 
     /// Loads a session that was interrupted.
@@ -278,12 +372,15 @@ impl Session {
     pub fn resume(parts: Parts, session: SessionId, root: &PublicKey, means: Means) -> Result<Session, RunError> {
         let mut transcripts = Transcripts::default();
         let mut conversations = Conversations::default();
-        let mut fault = None;
+        let (mut fault, mut begun) = (None, None);
         let log = parts.log.clone();
         let engine = Engine::load(parts, session, root, &mut |entry| {
             let read = |commitment| open_blob(log.as_ref(), session, commitment);
             if let Ok(event) = entry.event() {
                 conversations.load(event);
+                if let Body::SessionOpened(opened) = &event.body {
+                    begun = Some((orchestrator_of(&opened.origin), opened.limits.max_running));
+                }
             }
             if let Err(error) = transcripts.fold(entry, &read) {
                 fault.get_or_insert(error);
@@ -299,6 +396,10 @@ impl Session {
         let mut session = Session::over(engine, means);
         session.transcripts = transcripts;
         session.conversations = conversations;
+        if let Some((orchestrator, max_running)) = begun {
+            let is_there = session.held(orchestrator).next().is_some();
+            (session.orchestrator, session.max_running) = (is_there.then_some(orchestrator), max_running);
+        }
         session.settle_interrupted()?;
         session.unbind_quarantined()?;
         Ok(session)
@@ -338,6 +439,8 @@ impl Session {
             engine,
             transcripts: Transcripts::default(),
             conversations: Conversations::default(),
+            orchestrator: None,
+            max_running: orchestration::MAX_RUNNING,
             executors: Executors::start(
                 means.threads,
                 means.tools.clone(),
@@ -446,6 +549,7 @@ impl Session {
     fn drive(&mut self) -> Result<(), RunError> {
         self.fold_tail()?;
         self.end_stopped()?;
+        self.orchestrate()?;
         while let Some(agent) = self.transcripts.wake() {
             // Resuming wakes it again.
             if self.engine.state().is_held(agent) {
@@ -480,6 +584,7 @@ impl Session {
             }
             self.fold_tail()?;
             self.end_stopped()?;
+            self.orchestrate()?;
         }
         Ok(())
     }
@@ -625,10 +730,23 @@ impl Session {
 
     /// Commits to the state and closes the session.
     fn close(mut self) -> Result<Finish, RunError> {
+        let alone = self.top().count() == 1;
         let failed = self.top().find_map(|(id, row)| match row.ended {
-            Some((1, _)) | None => None,
+            Some((COMPLETED, _)) | None => None,
+            // One that nobody needs fails for itself.
+            Some(_) if !alone && !row.plan.essential => None,
             Some((_, code)) => Some((id, code)),
         });
+        let agents = self.top().map(|(id, row)| AgentEnd {
+            name: row.name.clone(),
+            completed: matches!(row.ended, Some((COMPLETED, _))),
+            started: self.transcripts.get(id).is_some_and(|lane| lane.started),
+            stopped: matches!(row.ended, Some((STOPPED, _))),
+            code: row.ended.and_then(|(_, code)| EndCode::from_number(code)).unwrap_or(EndCode::None),
+            why: self.whys.get(&id).cloned(),
+        });
+        let mut agents: Vec<AgentEnd> = agents.collect();
+        agents.sort_by(|a, b| a.name.cmp(&b.name));
         let commit = Command::of_node(Ask::CommitState(CommitAsked {}), Vec::new());
         self.engine.commit(PrincipalId::NODE, commit, &[])?;
         let opener = self.engine.state().opener();
@@ -652,18 +770,26 @@ impl Session {
             code: failed.and_then(|(_, code)| EndCode::from_number(code)).unwrap_or(EndCode::None),
             why: failed.and_then(|(agent, _)| self.whys.remove(&agent)),
             unavailable: self.unavailable,
+            agents,
         })
     }
 }
 
+/// Who starts the agents of a plan on the node of this name.
+fn orchestrator_of(origin: &str) -> PrincipalId {
+    PrincipalId(derive(Context::Id, &[b"orchestrator", origin.as_bytes()]).0)
+}
+
+/// The kind of a principal that is a service.
+const SERVICE: u8 = 4;
 /// How an agent ends that was stopped.
 const STOPPED: u8 = 3;
-/// Agents of a session that may run at the same time.
-const RUNNING_MAX: u16 = 10;
+/// How an agent ends that has done its work.
+const COMPLETED: u8 = 1;
 
 fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: bool) -> Genesis {
     let mut genesis = genesis(node, CLASS_WORK, drawn, roots);
-    genesis.limits.max_running = RUNNING_MAX;
+    genesis.limits.max_running = orchestration::MAX_RUNNING;
     genesis.interactive = interactive;
     let executor = node.executor();
     genesis.principals.push(FirstPrincipal { id: Some(executor), kind: 3, custody: 1, keys: Vec::new(), models: 1 });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use toka_kernel::body::v1::Plan;
 use toka_kernel::capability::{ExactName, NamePat};
 use toka_kernel::ids::{AgentId, CallId, CommandId, Commitment, MessageId, PrincipalId, Seq, TaskId, derived};
 use toka_kernel::tool::{Effect, Model, ToolSpec};
@@ -42,6 +43,9 @@ pub(crate) struct Lane {
     pub(crate) running: bool,
     parent: PrincipalId,
     spawned_at: Seq,
+    pub(crate) plan: Plan,
+    pub(crate) started: bool,
+    pub(crate) ended: Option<Ended>,
     /// Calls that it asked for, the refused ones included. What the node asks a probe in its name is none of them.
     pub(crate) calls: u64,
 }
@@ -103,6 +107,9 @@ impl Transcripts {
                     running: false,
                     parent: by,
                     spawned_at: entry.header().seq,
+                    plan: spawned.plan.clone(),
+                    started: false,
+                    ended: None,
                     calls: 0,
                 };
                 self.agents.insert(agent, lane);
@@ -111,6 +118,7 @@ impl Transcripts {
             Body::AgentStarted(started) => {
                 if let Some(lane) = self.agents.get_mut(&started.agent) {
                     lane.running = true;
+                    lane.started = true;
                     self.waking.insert(started.agent);
                 }
                 self.record(by, command, Record::Done);
@@ -120,6 +128,7 @@ impl Transcripts {
                 self.waking.remove(&ended.agent);
                 if let Some(lane) = self.agents.get_mut(&ended.agent) {
                     lane.running = false;
+                    lane.ended = Some(how);
                 }
                 let parent = self.agents.get(&ended.agent).map(|lane| lane.parent);
                 let result = self.results.remove(&ended.agent);
@@ -302,6 +311,14 @@ impl Transcripts {
     pub(crate) fn wake_all(&mut self) {
         let running = self.agents.iter().filter(|(_, lane)| lane.running);
         self.waking.extend(running.map(|(agent, _)| *agent));
+    }
+
+    /// The agents that `parent` spawned, in the order in which it did.
+    pub(crate) fn children(&self, parent: PrincipalId) -> Vec<(AgentId, &Lane)> {
+        let mut found: Vec<_> =
+            self.agents.iter().filter(|(_, lane)| lane.parent == parent).map(|(agent, lane)| (*agent, lane)).collect();
+        found.sort_by_key(|(_, lane)| lane.spawned_at);
+        found
     }
 
     /// Who spawned an agent.

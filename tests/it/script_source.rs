@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use toka_runtime::agents::script::{Act, OnError, Reference, Step, Target, Test, Value, When};
-use toka_runtime::agents::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
+use toka_runtime::agents::{Agent, Budget, Dependencies, OnExceed, OnFailure, Priority, Then};
 
 /// A small generator of numbers (SplitMix64), so that a case is its seed.
 #[derive(Clone, Debug)]
@@ -71,6 +71,7 @@ fn agent(name: &str, names: &[&str], dice: &mut Dice) -> Agent {
             then: if dice.once_in(2) { Then::Continue } else { Then::StopDependents },
             essential: dice.once_in(2),
         },
+        dependencies: Dependencies::default(),
         steps,
         model: None,
     }

@@ -52,7 +52,7 @@ impl Names {
                     let Some(id) = listed.id else { continue };
                     let name = match listed.kind {
                         _ if id == genesis.opener => "opener".to_owned(),
-                        3 => "executor".to_owned(),
+                        3 | 4 => toka_projections::service_word(listed.kind, listed.models).to_owned(),
                         _ => continue,
                     };
                     self.principals.insert(id, name);

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use toka_kernel::capability::{Capability, NamePat};
+use toka_kernel::capability::{Capability, ExactName, NamePat};
 use toka_tools::files::quantity::Usd;
 use toka_tools::files::yaml::{Node, Place, parse};
-use toka_tools::files::{FileCode, FileError, Format, Problems, Shape, VERSION_BYTES_MAX, clean, decode};
+use toka_tools::files::{FileCode, FileError, Format, Problems, Shape, VERSION_BYTES_MAX, clean, decode, quote};
 
 use super::limits::{
-    BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, BUDGET_WALL_US_MAX, CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX,
-    FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX,
+    BUDGET_CALLS, BUDGET_TOKENS, BUDGET_WALL_US, BUDGET_WALL_US_MAX, CAPABILITIES_MAX, DEPENDENCIES_MAX,
+    DESCRIPTION_BYTES_MAX, FILE_BYTES_MAX, INSTRUCTIONS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX, TOOLS_MAX,
 };
 use super::model::{ModelProgram, model_program};
 use super::script::Step;
-use super::spec::{Agent, Budget, OnExceed, OnFailure, Priority, Then};
+use super::spec::{Agent, Budget, Dependencies, OnExceed, OnFailure, Priority, Then};
 use super::steps::{Script, Spawning, script};
 
 /// What an agent file is.
@@ -53,6 +53,11 @@ fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
     let spec = top.required("spec", "spec: { program: { script: { steps: […] } } }", problems);
     let spec = spec.and_then(|node| spec_of(node, problems));
     let (metadata, spec) = (metadata?, spec?);
+    let own = |names: &BTreeMap<String, String>| names.contains_key(&metadata.name);
+    if own(&spec.dependencies.required) || own(&spec.dependencies.optional) {
+        let message = format!("{} depends on itself", quote(&metadata.name));
+        problems.report(metadata.name_place, FileCode::Conflict, message, "leave it out of `spec.dependencies`");
+    }
     Some(AgentFile {
         agent: Agent {
             name: metadata.name,
@@ -68,6 +73,7 @@ fn agent_file(root: &Node, problems: &mut Problems<'_>) -> Option<AgentFile> {
             capabilities: spec.requests.iter().map(ToString::to_string).collect(),
             budget: spec.budget,
             on_failure: spec.on_failure,
+            dependencies: spec.dependencies,
             steps: spec.steps,
             model: spec.model,
         },
@@ -124,6 +130,7 @@ struct Spec {
     requests: Vec<Capability>,
     budget: Budget,
     on_failure: OnFailure,
+    dependencies: Dependencies,
     steps: Vec<Step>,
     model: Option<ModelProgram>,
     spawnings: Vec<Spawning>,
@@ -142,8 +149,9 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
         "budget",
         "on_failure",
         "limits",
+        "dependencies",
     ];
-    let later = &["sandbox", "approvals", "tasks", "objectives", "deliverables", "dependencies", "reporting"];
+    let later = &["sandbox", "approvals", "tasks", "objectives", "deliverables", "reporting"];
     let fields = problems.fields(node, &Shape { what: "spec", known, later, prefix: None })?;
     let description = fields.get("description");
     let description =
@@ -164,6 +172,7 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
     let requests = fields.get("capabilities").map(|node| requests_of(node, problems)).unwrap_or_default();
     let budget = budget_of(fields.get("budget"), problems);
     let on_failure = on_failure_of(fields.get("on_failure"), problems);
+    let dependencies = dependencies_of(fields.get("dependencies"), problems);
     let program = fields.required("program", "program: { script: { steps: […] } }", problems);
     let patterns: Option<Vec<NamePat>> =
         tools.as_ref().map(|tools| tools.iter().map(|(_, pattern, _)| pattern.clone()).collect());
@@ -185,6 +194,7 @@ fn spec_of(node: &Node, problems: &mut Problems<'_>) -> Option<Spec> {
         requests,
         budget,
         on_failure,
+        dependencies,
         steps,
         model,
         spawnings,
@@ -298,6 +308,45 @@ fn usd_of(node: &Node, problems: &mut Problems<'_>) -> Option<Usd> {
         Ok(usd) => Some(usd),
         Err(error) => problems.no_quantity(node, "spec.budget.usd", error, hint),
     }
+}
+
+fn dependencies_of(node: Option<&Node>, problems: &mut Problems<'_>) -> Dependencies {
+    let shape = Shape { what: "spec.dependencies", known: &["required", "optional"], later: &[], prefix: None };
+    let Some(fields) = node.and_then(|node| problems.fields(node, &shape)) else { return Dependencies::default() };
+    let mut kinds = [BTreeMap::new(), BTreeMap::new()];
+    for (kind, found) in ["required", "optional"].into_iter().zip(&mut kinds) {
+        let Some(node) = fields.get(kind) else { continue };
+        let what = format!("spec.dependencies.{kind}");
+        let members = problems.map(node, &what).unwrap_or_default();
+        if let Some(beyond) = members.get(DEPENDENCIES_MAX) {
+            let hint = format!("at most {DEPENDENCIES_MAX} are allowed");
+            problems.report(beyond.place, FileCode::TooMany, format!("`{what}` has {} agents", members.len()), hint);
+        }
+        for member in members {
+            if ExactName::parse(&member.name).is_err() {
+                let message = format!("{} cannot name an agent", quote(&member.name));
+                problems.report(
+                    member.place,
+                    FileCode::BadName,
+                    message,
+                    "write the name of an agent: `schema-checker`",
+                );
+            }
+            let why = problems.plain_text(
+                &member.value,
+                &format!("{what}.{}", clean(&member.name, 60)),
+                LABEL_BYTES_MAX,
+                false,
+            );
+            found.insert(member.name.clone(), why.unwrap_or_default());
+        }
+    }
+    let [required, optional] = kinds;
+    if let Some(both) = required.keys().find(|name| optional.contains_key(*name)) {
+        let message = format!("{} is required and optional", quote(both));
+        problems.report(fields.place_of("optional"), FileCode::Conflict, message, "keep one of the two");
+    }
+    Dependencies { required, optional }
 }
 
 fn on_failure_of(node: Option<&Node>, problems: &mut Problems<'_>) -> OnFailure {

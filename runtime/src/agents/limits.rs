@@ -37,6 +37,8 @@ pub const LOOP_ITEMS_MAX: usize = 1_000;
 pub const EXECUTED_MAX: u32 = 10_000;
 /// Bytes of the arguments of one call, as the driver counts them before they are encoded.
 pub const ARGUMENT_BYTES_MAX: usize = toka_kernel::limits::ARGUMENT_BYTES_MAX;
+/// Agents that one depends on, required and optional each.
+pub const DEPENDENCIES_MAX: usize = 64;
 /// Agents that a model may spawn.
 pub const MODEL_AGENTS_MAX: usize = 64;
 /// Bytes of the name of a model.

@@ -25,6 +25,6 @@ pub use driver::Driver;
 pub use model::{Completion, LoopLimits, ModelProgram, Spawnable};
 pub use model_driver::{CONTROLS, is_control};
 pub use set::AgentSet;
-pub use spec::{Agent, AgentSpec, Budget, OnExceed, OnFailure, Priority, SpecError, Then};
+pub use spec::{Agent, AgentSpec, Budget, Dependencies, OnExceed, OnFailure, Priority, SpecError, Then};
 pub use toka_tools::files::{FileCode, FileError};
 pub use transcript::{EndCode, Ended, Offer, Record, Transcript, Unread};

@@ -51,6 +51,11 @@ impl Agent {
             limits["usd"] = json!(Usd(budget.cost_micro).to_string());
         }
         spec.insert("budget".into(), limits);
+        if !self.dependencies.is_empty() {
+            let dependencies = &self.dependencies;
+            let fields = json!({ "required": dependencies.required, "optional": dependencies.optional });
+            spec.insert("dependencies".into(), fields);
+        }
         let then = match self.on_failure.then {
             Then::StopDependents => "stop_dependents",
             Then::Continue => "continue",

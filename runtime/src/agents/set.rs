@@ -19,7 +19,8 @@ use super::spec::{Agent, AgentSpec};
 /// An agent and all agents that it can reach, none of them with an error.
 #[derive(Clone, Debug)]
 pub struct AgentSet {
-    top: String,
+    /// The agents that nobody of the set spawns, the one whose file was named first.
+    tops: Vec<String>,
     agents: BTreeMap<String, Arc<Agent>>,
     warnings: Vec<FileError>,
 }
@@ -50,6 +51,54 @@ impl AgentSet {
         gather(&OnDisk { path: parent.unwrap_or(Path::new(".")), given }, &top)
     }
 
+    /// Reads every agent file of a folder, and what their spawn steps reach. A `.yaml` file that says it is of another
+    /// kind is passed over, and so is a `.tool.yaml`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of the files. A folder without an agent file is wrong.
+    pub fn load_folder(path: &Path) -> Result<AgentSet, Vec<FileError>> {
+        let folder = OnDisk { path, given: format!("{}/", path.display()) };
+        let wrong = |message: String, hint: &str| {
+            vec![file_error(&path.display().to_string(), Place::START, FileCode::Unreadable, message, hint)]
+        };
+        if let Err(error) = fs::read_dir(path) {
+            return Err(wrong(format!("the folder cannot be read: {error}"), "name a folder with agent files"));
+        }
+        let (mut loaded, mut errors): (BTreeMap<String, Loaded>, Vec<FileError>) = (BTreeMap::new(), Vec::new());
+        for name in folder.names().iter().filter(|name| name.ends_with(".yaml") && !name.ends_with(".tool.yaml")) {
+            let shown = folder.shown(name);
+            let bytes = match folder.bytes(name) {
+                Ok(Some(bytes)) if is_of_another_kind(&bytes) => continue,
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => continue,
+                Err(error) => {
+                    errors.push(unreadable(&shown, &error));
+                    continue;
+                }
+            };
+            match read(&shown, &bytes) {
+                Ok(file) if loaded.contains_key(&file.agent.name) => {
+                    let message = format!("the agent {} has two files", quote(&file.agent.name));
+                    let hint = format!("{} names it, too: rename one of them", loaded[&file.agent.name].shown);
+                    errors.push(file_error(&shown, file.name_place, FileCode::DuplicateId, message, hint));
+                }
+                Ok(file) => drop(loaded.insert(file.agent.name.clone(), Loaded { shown, file })),
+                Err(wrong) => errors.extend(wrong),
+            }
+        }
+        if loaded.is_empty() && errors.is_empty() {
+            return Err(wrong(
+                "there is no agent file in this folder".to_owned(),
+                "an agent file is a `.yaml` with `kind: Agent`",
+            ));
+        }
+        // One that another spawns runs below it.
+        let spawned: BTreeSet<String> =
+            loaded.values().flat_map(|one| &one.file.spawnings).map(|spawning| spawning.spec.clone()).collect();
+        let tops = loaded.keys().filter(|name| !spawned.contains(*name)).cloned().collect();
+        complete(&folder, loaded, errors, tops)
+    }
+
     /// The same over files in memory, by name.
     ///
     /// # Errors
@@ -61,7 +110,12 @@ impl AgentSet {
     /// The spec of the agent whose file was named.
     pub fn top(&self) -> AgentSpec {
         // Invariant: a set holds the top agent and all that is reachable from it.
-        self.get(&self.top).expect("a set without its top agent")
+        self.get(&self.tops[0]).expect("a set without its top agent")
+    }
+
+    /// The specs of all agents of a folder that no other one spawns, by name.
+    pub fn tops(&self) -> Vec<AgentSpec> {
+        self.tops.iter().filter_map(|name| self.get(name)).collect()
     }
 
     /// The spec of an agent of the set.
@@ -87,7 +141,6 @@ struct Loaded {
 }
 
 fn gather(folder: &dyn Folder, top: &str) -> Result<AgentSet, Vec<FileError>> {
-    let mut errors = Vec::new();
     let mut loaded: BTreeMap<String, Loaded> = BTreeMap::new();
     let shown = folder.shown(top);
     let file = match folder.bytes(top) {
@@ -100,8 +153,19 @@ fn gather(folder: &dyn Folder, top: &str) -> Result<AgentSet, Vec<FileError>> {
     };
     let top = file.agent.name.clone();
     loaded.insert(top.clone(), Loaded { shown, file });
-    let mut open = vec![top.clone()];
-    let mut tried = BTreeSet::from([top.clone()]);
+    complete(folder, loaded, Vec::new(), vec![top])
+}
+
+/// Reads what the agents that are loaded can reach by their spawn steps.
+fn complete(
+    folder: &dyn Folder,
+    mut loaded: BTreeMap<String, Loaded>,
+    mut errors: Vec<FileError>,
+    tops: Vec<String>,
+) -> Result<AgentSet, Vec<FileError>> {
+    let mut open: Vec<String> = loaded.keys().cloned().collect();
+    let mut tried: BTreeSet<String> = loaded.keys().cloned().collect();
+    let known = loaded.len();
     while let Some(name) = open.pop() {
         let Some(parent) = loaded.get(&name) else { continue };
         let mut found = Vec::new();
@@ -109,7 +173,7 @@ fn gather(folder: &dyn Folder, top: &str) -> Result<AgentSet, Vec<FileError>> {
             if !tried.insert(spawning.spec.clone()) {
                 continue;
             }
-            if tried.len() > FILES_MAX {
+            if tried.len() > known.max(1) - 1 + FILES_MAX {
                 let message = format!("more than {FILES_MAX} agents can be reached");
                 let hint = "let fewer agents spawn each other";
                 errors.push(file_error(&parent.shown, spawning.place, FileCode::TooMany, message, hint));
@@ -132,7 +196,7 @@ fn gather(folder: &dyn Folder, top: &str) -> Result<AgentSet, Vec<FileError>> {
     }
     let warnings = warnings(&loaded);
     let agents = loaded.into_iter().map(|(name, loaded)| (name, Arc::new(loaded.file.agent))).collect();
-    Ok(AgentSet { top, agents, warnings })
+    Ok(AgentSet { tops, agents, warnings })
 }
 
 /// The file of an agent that a step at `place` spawns.
@@ -227,6 +291,12 @@ fn unreadable(shown: &str, error: &io::Error) -> FileError {
     let message = format!("the file cannot be read: {error}");
     let hint = "name a regular file that may be read, not a link";
     file_error(shown, Place::START, FileCode::Unreadable, message, hint)
+}
+
+/// Whether a file says in a line of its own that it is of another kind than an agent.
+fn is_of_another_kind(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().filter_map(|line| line.strip_prefix("kind:")).any(|kind| kind.trim() != "Agent")
 }
 
 struct OnDisk<'p> {

@@ -63,11 +63,33 @@ pub struct Agent {
     /// What follows when it fails.
     #[serde(rename = "fail")]
     pub on_failure: OnFailure,
+    /// The agents that it relies on. Not written where there are none.
+    #[serde(rename = "deps", default, skip_serializing_if = "Dependencies::is_empty")]
+    pub dependencies: Dependencies,
     /// The script; empty where a model chooses.
     pub steps: Vec<Step>,
     /// The model that chooses. Not written where there is none.
     #[serde(rename = "modl", default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelProgram>,
+}
+
+/// The agents that one relies on, each with why; for those that run together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dependencies {
+    /// Those without whose success it does not start.
+    #[serde(rename = "req")]
+    pub required: BTreeMap<String, String>,
+    /// Those that start before it where they can.
+    #[serde(rename = "opt")]
+    pub optional: BTreeMap<String, String>,
+}
+
+impl Dependencies {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.required.is_empty() && self.optional.is_empty()
+    }
 }
 
 /// What an agent may use up. The opener's grants carry it: `calls` as their limit, `wall_us` as their expiry.

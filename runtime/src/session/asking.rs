@@ -21,6 +21,8 @@ use crate::engine::{CommitError, Committed};
 use crate::executor::{Asked, Tool};
 use crate::gateway::{Request, RequestError};
 
+/// The phase of an agent that is in no plan.
+const ALONE: u8 = 1;
 /// The one attempt of a task that is not tried again.
 const FIRST_ATTEMPT: u16 = 1;
 /// Why an agent is paused or stopped: an agent above it says so.
@@ -376,6 +378,19 @@ impl Session {
         grant: GrantId,
         grants: Vec<GrantAsked>,
     ) -> Result<Event, RunError> {
+        self.ask_spawn_in(by, id, spec, grant, grants, (ALONE, Vec::new()))
+    }
+
+    /// The same in a phase of a plan, behind the agents that are required.
+    pub(super) fn ask_spawn_in(
+        &mut self,
+        by: PrincipalId,
+        id: CommandId,
+        spec: &AgentSpec,
+        grant: GrantId,
+        grants: Vec<GrantAsked>,
+        (phase, requires): (u8, Vec<AgentId>),
+    ) -> Result<Event, RunError> {
         let agent = spec.agent();
         let asked = SpawnAsked {
             spec: spec.name().to_owned(),
@@ -392,8 +407,8 @@ impl Session {
             dropped: Vec::new(),
             plan: Plan {
                 workstream: agent.workstream.clone().unwrap_or_else(|| "main".to_owned()),
-                phase: 1,
-                requires: Vec::new(),
+                phase,
+                requires,
                 then: agent.on_failure.then.number(),
                 retry: None,
                 essential: agent.on_failure.essential,

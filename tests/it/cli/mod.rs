@@ -10,6 +10,7 @@ mod init;
 mod models;
 mod normal;
 mod openings;
+mod orchestrate;
 mod replay;
 mod run;
 mod secrets;
@@ -89,6 +90,30 @@ impl Desk {
         engine.wait().expect("ends");
         let genesis: Value = serde_json::from_str(&genesis).expect("JSON");
         genesis["session"].as_str().expect("a session").to_owned()
+    }
+
+    /// Runs `toka` and kills it as soon as it has told of so many entries; the session, unless it was over by then.
+    pub(crate) fn killed_after(&self, args: &[&str], entries: usize) -> Option<String> {
+        let mut engine = self.command("toka", args).stdout(Stdio::piped()).spawn().expect("toka runs");
+        let lines = BufReader::new(engine.stdout.take().expect("piped")).lines();
+        let mut session = None;
+        let mut told = 0;
+        for line in lines {
+            let line: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
+            session = session.or(line["session"].as_str().map(str::to_owned));
+            told += usize::from(line["seq"].is_u64());
+            if told == entries {
+                engine.kill().expect("kills");
+                break;
+            }
+        }
+        engine.wait().expect("ends");
+        let open = self.json(&["sessions", "list"])["sessions"]
+            .as_array()
+            .expect("sessions")
+            .iter()
+            .any(|row| row["session"] == session.clone().unwrap_or_default().as_str() && row["status"] == "open");
+        session.filter(|_| open)
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {

@@ -6,6 +6,7 @@ mod doctor;
 mod failure;
 mod init;
 mod models;
+mod orchestrate;
 mod print;
 mod run;
 mod sessions;
@@ -44,6 +45,8 @@ enum Verb {
     Demo(crate::demo::Demo),
     /// Run an agent file in a new session, or go on with one that was interrupted
     Run(run::Run),
+    /// Run the agents of a folder together, in the order of their dependencies
+    Orchestrate(orchestrate::Orchestrate),
     /// List, show and export sessions
     #[command(alias = "session")]
     Sessions(sessions::Sessions),
@@ -69,12 +72,11 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 27] = [
+const LATER: [&str; 26] = [
     "daemon",
     "agents",
     "tasks",
     "messages",
-    "orchestrate",
     "grants",
     "approvals",
     "tokens",
@@ -113,6 +115,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Init(init) => init::run(init, cli.home),
         Verb::Demo(demo) => crate::demo::run(&demo),
         Verb::Run(run) => run::run(&run, cli.home),
+        Verb::Orchestrate(orchestrate) => orchestrate::run(&orchestrate, cli.home),
         Verb::Sessions(sessions) => sessions::run(sessions, cli.home),
         Verb::Tools(tools) => tools::run(tools, cli.home),
         Verb::Calls(calls) => calls::run(&calls, cli.home),

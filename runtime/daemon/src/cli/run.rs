@@ -16,14 +16,18 @@ use toka_runtime::clock::{ClockFault, GuardedClock, SystemClock};
 use toka_runtime::engine::{CommitError, LoadError, Parts};
 use toka_runtime::executor::{Roots, Tool};
 use toka_runtime::home::Home;
+use toka_runtime::orchestration::Plan;
 use toka_runtime::random::OsRandom;
-use toka_runtime::session::{Finish, Means, Node, RunError, Session, Watch, right_to_resolve, root_grants};
+use toka_runtime::session::{
+    AgentEnd, Finish, Means, Node, RunError, Session, Watch, plan_grants, right_to_resolve, root_grants,
+};
 use toka_runtime::system::System;
 use toka_store::{Log, OpenError, SqliteLog};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
 use super::models::{Answers, Models, specs_of};
+use super::orchestrate::end_word;
 use super::print::{count, instant, talk};
 use super::tools::{self, Listed};
 
@@ -31,26 +35,26 @@ use super::tools::{self, Listed};
 pub(crate) struct Run {
     /// The agent file (YAML, toka/v1)
     #[arg(value_name = "AGENT.yaml", required_unless_present = "resume")]
-    file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
     /// A directory that the agent's grants may name; repeat for more
     #[arg(long = "root", value_name = "NAME=DIR", value_parser = named_root)]
-    roots: Vec<(String, PathBuf)>,
+    pub(crate) roots: Vec<(String, PathBuf)>,
     /// Grant what the file asks for without asking
     #[arg(long)]
-    grant_requested: bool,
+    pub(crate) grant_requested: bool,
     #[command(flatten)]
-    key: tools::Key,
+    pub(crate) key: tools::Key,
     /// Go on with a session that was interrupted; the directories are those it began with
     #[arg(long, value_name = "SESSION", conflicts_with_all = ["file", "grant_requested"])]
-    resume: Option<String>,
+    pub(crate) resume: Option<String>,
     #[command(flatten)]
-    answers: Answers,
+    pub(crate) answers: Answers,
     /// One JSON document per entry on stdout as soon as it is durable, then one for the end
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Say nothing but the result
     #[arg(long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
 }
 
 pub(crate) fn run(run: &Run, home: Option<PathBuf>) -> Result<u8, Failure> {
@@ -59,7 +63,7 @@ pub(crate) fn run(run: &Run, home: Option<PathBuf>) -> Result<u8, Failure> {
         Some(session) => resume(run, &home, session)?,
         None => begin(run, &home)?,
     };
-    tell(run, &finish)
+    tell_end(run, &finish)
 }
 
 fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
@@ -68,7 +72,14 @@ fn begin(run: &Run, home: &Home) -> Result<Finish, Failure> {
     for warning in set.warnings() {
         talk(&format!("{warning}\n  hint: {}", warning.hint));
     }
-    begin_spec(run, home, &set.top())
+    let top = set.top();
+    if let Some(other) = top.agent().dependencies.required.keys().next() {
+        let what = format!("the agent `{}` requires `{other}`, which would not run", top.name());
+        return Err(
+            Failure::new(exit::FAILURE, what).hint("`toka orchestrate DIR` runs the agents of a folder together")
+        );
+    }
+    begin_work(run, home, &Work::One(&top))
 }
 
 /// Runs a call by itself, as an agent that makes it and no other; everything it asks for is granted.
@@ -88,34 +99,73 @@ pub(crate) fn begin_one(
         json: false,
         quiet: true,
     };
-    begin_spec(&run, home, spec)
+    begin_work(&run, home, &Work::One(spec))
 }
 
-fn begin_spec(run: &Run, home: &Home, spec: &AgentSpec) -> Result<Finish, Failure> {
+/// What a session is begun for.
+pub(crate) enum Work<'w> {
+    /// One agent, and those that it spawns.
+    One(&'w AgentSpec),
+    /// The agents of a plan.
+    Plan { plan: &'w Plan, max_running: u16 },
+}
+
+impl Work<'_> {
+    fn specs(&self) -> Vec<&AgentSpec> {
+        match self {
+            Work::One(spec) => vec![spec],
+            Work::Plan { plan, .. } => plan.agents.iter().map(|planned| &planned.spec).collect(),
+        }
+    }
+
+    fn root_grants(&self, now_us: u64) -> Result<Vec<Capability>, RunError> {
+        match self {
+            Work::One(spec) => root_grants(spec, now_us),
+            Work::Plan { plan, .. } => plan_grants(plan, now_us),
+        }
+    }
+
+    /// Who asks, as the beginning of a sentence.
+    fn asks(&self) -> String {
+        match self {
+            Work::One(spec) => format!("{} asks", spec.name()),
+            Work::Plan { plan, .. } => format!("{} ask together", count(plan.agents.len(), "agent", "agents")),
+        }
+    }
+}
+
+pub(crate) fn begin_work(run: &Run, home: &Home, work: &Work<'_>) -> Result<Finish, Failure> {
     let clock = GuardedClock::new(Arc::new(SystemClock));
     let now_us = clock.now_us().map_err(clock_fault)?;
-    let mut grants = root_grants(spec, now_us).map_err(failed)?;
+    let specs = work.specs();
+    let mut grants = work.root_grants(now_us).map_err(failed)?;
     let dirs = directories(run, home, &grants)?;
-    consent(run, spec.name(), &grants)?;
-    let log = writer(home)?;
-    let models = Models::of(home, [spec], &run.answers, log.as_ref())?;
+    consent(run, &work.asks(), &grants)?;
     // Who opens a session signs what it may do.
     let operator = tools::operator_key(home, &run.key)?;
+    let log = writer(home)?;
+    let models = Models::of(home, specs.iter().copied(), &run.answers, log.as_ref())?;
     let mut system = tools::open_system(home, &mut home.system()?, &log)?;
     system.register_own(models.tools.iter().map(|model| model.spec())).map_err(tools::failed)?;
     let key = home.event_key(now_us)?;
     let parts = Parts { log: log.clone(), key, clock, random: Box::new(OsRandom) };
     let listed = tools::all(home, Some(log.as_ref()))?;
-    check_approved(spec, &listed)?;
+    specs.iter().try_for_each(|spec| check_approved(spec, &listed))?;
     let mut usable = tools::usable(listed);
     usable.extend(models.as_tools());
     // The opener's own, so nothing that the file asks for.
     let until = home.operator().not_after_us;
-    grants.splice(0..0, right_to_resolve(spec, &usable, until));
+    grants.splice(0..0, specs.iter().find_map(|spec| right_to_resolve(spec, &usable, until)));
     let means = means(run, usable, open_roots(&dirs)?, system);
     let interactive = std::io::stdin().is_terminal();
-    let session =
-        Session::open(parts, &node(home), spec, &grants, interactive, means, Some(&operator)).map_err(failed)?;
+    let node = node(home);
+    let session = match work {
+        Work::One(spec) => Session::open(parts, &node, spec, &grants, interactive, means, Some(&operator)),
+        Work::Plan { plan, max_running } => {
+            Session::open_plan(parts, &node, plan, *max_running, &grants, interactive, means, Some(&operator))
+        }
+    };
+    let session = session.map_err(failed)?;
     let id = session.id();
     home.save_roots(id, &dirs)?;
     let finish = drive(session, log.as_ref());
@@ -213,15 +263,22 @@ fn drive(session: Session, log: &dyn Log) -> Result<Finish, Failure> {
     })
 }
 
-fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
+pub(crate) fn tell_end(run: &Run, finish: &Finish) -> Result<u8, Failure> {
     let session = finish.session;
     let mut out = std::io::stdout().lock();
     let told = if run.json {
         let why = finish.why.as_ref().map(|why| json!({ "step": why.path, "detail": why.detail }));
-        let document = json!({
+        let mut document = json!({
             "schema": "toka/run/1", "session": session.to_string(), "completed": finish.completed,
             "code": finish.code.name(), "why": why,
         });
+        if finish.agents.len() > 1 {
+            let agent = |end: &AgentEnd| {
+                let why = end.why.as_ref().map(|why| json!({ "step": why.path, "detail": why.detail }));
+                json!({ "name": end.name, "outcome": end_word(end), "code": end.code.name(), "why": why })
+            };
+            document["agents"] = finish.agents.iter().map(agent).collect();
+        }
         writeln!(out, "{document}")
     } else {
         writeln!(out, "{}", session.short())
@@ -245,9 +302,9 @@ fn tell(run: &Run, finish: &Finish) -> Result<u8, Failure> {
 }
 
 /// Prints what the file asks for and asks whether to grant it.
-fn consent(run: &Run, name: &str, grants: &[Capability]) -> Result<(), Failure> {
+fn consent(run: &Run, asks: &str, grants: &[Capability]) -> Result<(), Failure> {
     if !run.quiet && !run.json {
-        talk(&format!("{name} asks for:"));
+        talk(&format!("{asks} for:"));
         for grant in grants {
             talk(&format!("  {grant}"));
         }
@@ -432,7 +489,7 @@ fn line(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-fn refuse_file(errors: &[FileError]) -> Failure {
+pub(crate) fn refuse_file(errors: &[FileError]) -> Failure {
     for error in errors {
         talk(&format!("{error}\n  hint: {}", error.hint));
     }
@@ -473,6 +530,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
         | RunError::NoTool { .. }
         | RunError::NoProbe(_)
         | RunError::NoModel { .. }
+        | RunError::TooManyRoots(_)
         | RunError::Stuck(_)
         | RunError::TooDeep
         | RunError::Closed(_) => exit::FAILURE,
@@ -492,6 +550,7 @@ pub(crate) fn failed(error: RunError) -> Failure {
         | RunError::NoTool { .. }
         | RunError::NoProbe(_)
         | RunError::NoModel { .. }
+        | RunError::TooManyRoots(_)
         | RunError::Stuck(_)
         | RunError::TooDeep
         | RunError::Closed(_) => failure,
