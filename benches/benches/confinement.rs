@@ -1,5 +1,5 @@
 //! What confinement costs: a program in a full strong jail against the same program started plainly, from one run in
-//! which both take turns. `cargo bench -p toka-benches -- jail flood kill` builds the programs it needs.
+//! which both take turns. `cargo bench -p toka-benches -- jail guest flood kill` builds the programs it needs.
 //!
 //! Processor time is that of the whole tree: this process, which plays the supervisor, and everything it waited for.
 //! What the kernel does in threads of its own after a jail is gone, such as taking a network namespace apart, is in
@@ -24,10 +24,13 @@ use toka_benches::{Goal, SLICES, median, say};
 use toka_jail::handing::Handed;
 use toka_jail::spec::{File as SpecFile, Identity, Level, Limits, Mount, Net, Spec, Symlink, Tmpfs, VERSION};
 use toka_jail::status::{GO, RECORD_BYTES_MAX, Record};
+use toka_kernel::ids::Bytes;
 use toka_tests::programs::program;
+use toka_tools::SHIPPED;
+use toka_wasm::Job;
 
 fn main() {
-    toka_benches::run(&[("jail", jail), ("flood", flood), ("kill", kill)]);
+    toka_benches::run(&[("jail", jail), ("guest", guest), ("flood", flood), ("kill", kill)]);
 }
 
 /// A program and what it is told.
@@ -75,6 +78,36 @@ fn jail() {
     } else {
         println!("unshare(1) is not on this machine: what namespaces alone cost was not measured");
     }
+}
+
+/// One worker for each call: its jail, its start, compilation and the call together.
+fn guest() {
+    let small = Image::of(&program("toka-jail"));
+    let worker = loaded_part(&fs::read(program("toka-wasm")).expect("it is built"));
+    let worker = sealed(&worker, MemfdFlags::EXEC);
+    let shipped = SHIPPED.iter().find(|shipped| shipped.name == "release-hasher").expect("it is shipped");
+    let hasher = shipped.files[0].1;
+    // Nothing but a function that returns.
+    let least: &[u8] =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+    for (what, module) in [("the least guest", least), ("`release-hasher`", hasher)] {
+        for (other, line) in [("`/bin/true`", TRUE), ("`python3 -c pass`", PYTHON)] {
+            let (cpu, wall) = compared(20, || small.run_guest(&worker, module), || small.run(line));
+            say(&format!("wall: {what} in a worker of its own / {other} in a strong jail"), Goal::AtMost(0.5), wall);
+            say("the same, CPU", Goal::None, cpu);
+        }
+    }
+}
+
+/// What of a program is loaded, as the supervisor keeps it: without what is for debuggers.
+fn loaded_part(program: &[u8]) -> Vec<u8> {
+    let number = |at: usize, len: usize| {
+        program[at..at + len].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+    let headers = (0..count).map(|header| table + header * size).filter(|at| number(*at, 4) == 1);
+    let end = headers.map(|at| number(at + 8, 8) + number(at + 32, 8)).max().expect("a program");
+    program[..end].to_vec()
 }
 
 /// Runs both in turn, `times` of each in a slice: the ratio of all processor time, and that of the shortest times.
@@ -207,23 +240,67 @@ impl Image {
     /// Runs a program to its good end.
     fn run(&self, line: Line) {
         let null = File::options().write(true).open("/dev/null").expect("it is there");
-        let mut jail = self.start(line, null.into());
-        let mut raw = [0; 8];
-        let (len, _) = rustix::net::recv(&jail.result, &mut raw[..], RecvFlags::empty()).expect("a socket");
-        assert_eq!((len, &raw[..4]), (4, &[0; 4][..]), "{line:?} did not end well");
-        assert!(jail.child.wait().expect("ours").success());
+        self.start(line, null.into()).ends_well(line[0]);
+    }
+
+    /// Runs a guest to its good end.
+    fn run_guest(&self, worker: &OwnedFd, module: &[u8]) {
+        let job = Job {
+            argv: vec!["guest".to_owned(), "--".to_owned(), String::new()],
+            stdin: Bytes(Vec::new()),
+            params: Bytes(b"{}".to_vec()),
+            envelope: vec!["tool:guest".to_owned()],
+            seed: [7; 32],
+            clock_us: 1,
+            step_us: 1_000,
+            fuel: 1_000_000_000,
+            memory_bytes: 16 << 20,
+            stack_bytes: 1 << 20,
+            table_elements: 20_000,
+            wall_us: 10_000_000,
+            result_max: 1 << 20,
+            output_max: 1 << 20,
+        };
+        let report: OwnedFd = rustix::fs::memfd_create("report", MemfdFlags::CLOEXEC).expect("room");
+        let handed = toka_wasm::Handed {
+            job: sealed(&job.encode().expect("small"), MemfdFlags::empty()),
+            module: sealed(module, MemfdFlags::empty()),
+            report: report.try_clone().expect("room"),
+        };
+        let (mut spec, _) = spec(TRUE);
+        // A worker that is linked statically needs nothing in its root; another one would not start here.
+        let inputs = vec![worker.try_clone().expect("room")];
+        spec.mounts.clear();
+        spec.symlinks.clear();
+        spec.files.clear();
+        (spec.inputs, spec.image, spec.tmp) = (1, Some(0), None);
+        (spec.program, spec.argv, spec.env) = ("/toka-wasm".to_owned(), vec!["toka-wasm".to_owned()], vec![]);
+        spec.workspace = Some(Tmpfs { bytes: 4_096, inodes: 2, exec: false });
+        spec.limits.as_bytes = 3 << 30;
+        let null = File::options().write(true).open("/dev/null").expect("it is there");
+        let mut jail = self.start_spec(&spec, inputs, handed.into_stdin().expect("room"), null.into());
+        jail.ends_well("a guest");
+        let mut bytes = vec![];
+        let mut report = File::from(report);
+        std::io::Seek::rewind(&mut report).expect("a file");
+        std::io::Read::read_to_end(&mut report, &mut bytes).expect("a file");
+        assert_eq!(toka_wasm::Report::decode(&bytes).expect("a report").end, toka_wasm::End::Returned);
     }
 
     /// Starts a program, up to its `execve`.
     fn start(&self, line: Line, stdout: OwnedFd) -> Jail {
+        let (spec, inputs) = spec(line);
+        self.start_spec(&spec, inputs, File::open("/dev/null").expect("it is there").into(), stdout)
+    }
+
+    fn start_spec(&self, spec: &Spec, inputs: Vec<OwnedFd>, stdin: OwnedFd, stdout: OwnedFd) -> Jail {
         let pair = || {
             let flags = SocketFlags::CLOEXEC;
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a pair")
         };
         let ((status, status_end), (result, result_end)) = (pair(), pair());
-        let (spec, inputs) = spec(line);
+        let what = spec.program.clone();
         let spec = sealed(&spec.encode().expect("a right spec"), MemfdFlags::empty());
-        let stdin = File::open("/dev/null").expect("it is there").into();
         let handed = Handed { status: status_end, spec, result: result_end, stdin, inputs };
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
         command.arg0("toka-jail").env_clear().stdin(handed.into_stdin().expect("room"));
@@ -236,10 +313,19 @@ impl Image {
                 Record::Ready => drop(rustix::net::send(&status, GO, SendFlags::NOSIGNAL).expect("it listens")),
                 Record::Released => jail.pid1 = descriptor,
                 Record::Confined { .. } => {}
-                Record::Failed(_) | Record::MapsWanted => panic!("{line:?}: {record:?}"),
+                Record::Failed(_) | Record::MapsWanted => panic!("{what}: {record:?}"),
             }
         }
         jail
+    }
+}
+
+impl Jail {
+    fn ends_well(&mut self, what: &str) {
+        let mut raw = [0; 8];
+        let (len, _) = rustix::net::recv(&self.result, &mut raw[..], RecvFlags::empty()).expect("a socket");
+        assert_eq!((len, &raw[..4]), (4, &[0; 4][..]), "{what} did not end well");
+        assert!(self.child.wait().expect("ours").success());
     }
 }
 
@@ -310,6 +396,7 @@ fn spec(line: Line) -> (Spec, Vec<OwnedFd>) {
         shm: None,
         net: Net::None,
         program: line[0].to_owned(),
+        image: None,
         argv: line.iter().map(|&arg| arg.to_owned()).collect(),
         env: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
         cwd: "/workspace".to_owned(),

@@ -52,6 +52,8 @@ contexts! {
     AgentSpec = "agent-spec",
     /// The digest of an executable and its files.
     Program = "program",
+    /// What the random bytes of a WASM guest grow from.
+    GuestSeed = "guest-seed",
     /// Command ids of agents.
     CommandId = "command-id",
     /// How long a task that is tried again waits.

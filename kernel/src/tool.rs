@@ -24,7 +24,7 @@ pub use run::{
     ArgvItem, Artifact, FIXED_ENV, Outputs, Pass, ResultKind, Run, RunKind, Stdin, TOOLCHAINS, is_argv_text,
     is_artifact_path, is_env_name, is_flag, is_program_path, may_set, place,
 };
-pub use sandbox::{Bound, Net, RunLimits, Sandbox, Secret, WorkspaceKind, bounds, is_cwd};
+pub use sandbox::{Bound, Net, RunLimits, Sandbox, Secret, WasmLimits, WorkspaceKind, bounds, is_cwd};
 
 numbered! {
     /// What may be done about a call whose outcome a crash has hidden.
@@ -65,6 +65,9 @@ numbered! {
         Native = 4 "native",
     }
 }
+
+/// The parameter that holds the code, of a tool whose model is [`Model::Code`].
+pub const SOURCE: &str = "source";
 
 /// The part of a tool spec that decides, at most 4 KiB encoded. It stands in the event that binds the tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,6 +278,7 @@ impl ToolSpec {
             (is_text(&self.result, 0, DESCRIPTION_CHARS_MAX), "result"),
             (self.labels.len() <= TOOL_LABELS_MAX && self.labels.iter().all(is_label), "labels"),
             (self.may_probe(), "probe"),
+            (self.may_be_code(), "model"),
         ];
         let broken = rules.iter().find(|(holds, _)| !holds).map(|(_, field)| *field);
         let run = || self.run.as_ref().and_then(|run| run.fault(self.level, &self.params));
@@ -316,6 +320,16 @@ impl ToolSpec {
         match &self.probe {
             Some(probe) => reconciles && probe.is_sound(&self.params),
             None => !reconciles,
+        }
+    }
+
+    /// Code comes with the call: as the argument `source`, for a program that says how it is run.
+    fn may_be_code(&self) -> bool {
+        let is_source =
+            |param: &ParamSpec| param.name == SOURCE && param.required && param.kind == ParamType::String.number();
+        match Model::from_number(self.model) {
+            Some(Model::Code) => self.run.is_some() && self.params.iter().any(is_source),
+            Some(Model::Tool | Model::Agent) | None => true,
         }
     }
 

@@ -1,8 +1,10 @@
-//! Links the small launcher statically where the system has what that takes: loading and relocating the C library anew
-//! for each call was a sixth of what a jail cost. Elsewhere it is linked as every other program.
+//! Links the small launcher, and the worker for guests, statically where the system has what that takes: loading and
+//! relocating the C library anew for each call was a sixth of what a jail cost. Elsewhere they are linked as every other
+//! program.
 //!
-//! Only the whole tree could be told to be static by a flag of the compiler. So the linker is, for this one program: the
-//! names of the shared libraries that the compiler asks for are given to scripts that point to the archives.
+//! Only the whole tree could be told to be static by a flag of the compiler. So the linker is, for the one program that has
+//! the name of its package: the names of the shared libraries that the compiler asks for are given to scripts that point
+//! to the archives.
 
 use std::env;
 use std::fs;
@@ -19,21 +21,23 @@ fn main() {
         return;
     }
     let Some(archives) =
-        ["libc.a", "libgcc_eh.a", "libgcc.a", "rcrt1.o"].map(found).into_iter().collect::<Option<Vec<_>>>()
+        ["libc.a", "libm.a", "libgcc_eh.a", "libgcc.a", "rcrt1.o"].map(found).into_iter().collect::<Option<Vec<_>>>()
     else {
         return;
     };
     let Some(folder) = env::var_os("OUT_DIR").map(PathBuf::from) else { return };
-    let [libc, unwinder, builtins] = [&archives[0], &archives[1], &archives[2]].map(|path| path.display().to_string());
+    let Ok(program) = env::var("CARGO_PKG_NAME") else { return };
+    let [libc, libm, unwinder, builtins] = [0, 1, 2, 3].map(|which: usize| archives[which].display().to_string());
     let scripts = [
+        ("libm.so", format!("GROUP({libm} {libc})\n")),
         ("libc.so", format!("GROUP({libc} {unwinder} {builtins})\n")),
         ("libgcc_s.so", format!("GROUP({unwinder} {builtins} {libc})\n")),
     ];
     if scripts.iter().all(|(name, script)| fs::write(folder.join(name), script).is_ok()) {
-        println!("cargo::rustc-link-arg-bin=toka-jail=-L{}", folder.display());
-        println!("cargo::rustc-link-arg-bin=toka-jail=-static-pie");
+        println!("cargo::rustc-link-arg-bin={program}=-L{}", folder.display());
+        println!("cargo::rustc-link-arg-bin={program}=-static-pie");
         // What is wanted only if it is there must be null, and not left to a loader that never comes.
-        println!("cargo::rustc-link-arg-bin=toka-jail=-Wl,--no-dynamic-linker,-z,nodynamic-undefined-weak");
+        println!("cargo::rustc-link-arg-bin={program}=-Wl,--no-dynamic-linker,-z,nodynamic-undefined-weak");
     }
 }
 

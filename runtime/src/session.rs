@@ -345,7 +345,7 @@ impl Session {
             opening.embed(&mut genesis);
         }
         let engine = Engine::open(parts, &genesis)?;
-        let mut session = Session::over(engine, means);
+        let mut session = Session::over(engine, means, genesis.seed);
         begin(&mut session)?;
         let id = session.id();
         if let (Some(opening), Some(system)) = (opening, &mut session.system) {
@@ -373,6 +373,7 @@ impl Session {
         let mut transcripts = Transcripts::default();
         let mut conversations = Conversations::default();
         let (mut fault, mut begun) = (None, None);
+        let mut seed = Digest::default();
         let log = parts.log.clone();
         let engine = Engine::load(parts, session, root, &mut |entry| {
             let read = |commitment| open_blob(log.as_ref(), session, commitment);
@@ -380,6 +381,7 @@ impl Session {
                 conversations.load(event);
                 if let Body::SessionOpened(opened) = &event.body {
                     begun = Some((orchestrator_of(&opened.origin), opened.limits.max_running));
+                    seed = opened.seed;
                 }
             }
             if let Err(error) = transcripts.fold(entry, &read) {
@@ -393,7 +395,7 @@ impl Session {
             return Err(RunError::Closed(session));
         }
         conversations.read(&|commitment| engine.blob(commitment)).map_err(CommitError::from)?;
-        let mut session = Session::over(engine, means);
+        let mut session = Session::over(engine, means, seed);
         session.transcripts = transcripts;
         session.conversations = conversations;
         if let Some((orchestrator, max_running)) = begun {
@@ -432,7 +434,7 @@ impl Session {
         refused("saying what came of the call", &committed.event)
     }
 
-    fn over(engine: Engine, means: Means) -> Session {
+    fn over(engine: Engine, means: Means, seed: Digest) -> Session {
         let watch = means.watch.clone();
         let notice: Hear = Arc::new(move |Notice::Started(call)| watch.started(call));
         Session {
@@ -447,7 +449,8 @@ impl Session {
                 means.launcher.clone(),
                 means.roots,
                 notice,
-            ),
+            )
+            .with_seed(seed),
             tools: means.tools,
             watch: means.watch,
             system: means.system,
@@ -648,7 +651,7 @@ impl Session {
             result,
             record,
             sandbox: ended.sandbox,
-            wasm: None,
+            wasm: ended.wasm,
             of: None,
             usage: ended.usage,
         };
@@ -787,12 +790,21 @@ const STOPPED: u8 = 3;
 /// How an agent ends that has done its work.
 const COMPLETED: u8 = 1;
 
+/// The execution models of the executor, as bits.
+const TOOL_AND_CODE: u8 = 0b11;
+
 fn work_genesis(node: &Node, roots: &[Capability], drawn: &Drawn, interactive: bool) -> Genesis {
     let mut genesis = genesis(node, CLASS_WORK, drawn, roots);
     genesis.limits.max_running = orchestration::MAX_RUNNING;
     genesis.interactive = interactive;
     let executor = node.executor();
-    genesis.principals.push(FirstPrincipal { id: Some(executor), kind: 3, custody: 1, keys: Vec::new(), models: 1 });
+    genesis.principals.push(FirstPrincipal {
+        id: Some(executor),
+        kind: 3,
+        custody: 1,
+        keys: Vec::new(),
+        models: TOOL_AND_CODE,
+    });
     let gateway = node.gateway();
     genesis.principals.push(FirstPrincipal { id: Some(gateway), kind: 3, custody: 1, keys: Vec::new(), models: 4 });
     genesis

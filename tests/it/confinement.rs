@@ -5,8 +5,10 @@
 //! where the test can be both.
 
 mod artifacts;
+mod code;
 mod doctor;
 mod files;
+mod guests;
 mod kills;
 mod levels;
 mod limits;

@@ -1,6 +1,6 @@
 //! What the documentation says can be done, done as it says.
 //!
-//! Every block of README.md that begins with ```` ```sh run ```` is part of one script.
+//! Every block of README.md and of docs/TOOLS.md that begins with ```` ```sh run ```` is part of one script.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,25 @@ fn what_the_readme_tells_to_type_works() {
     if let Err(said) = run(&script) {
         panic!("what README.md tells to type does not work\n{said}");
     }
+}
+
+#[test]
+fn what_the_page_on_tools_tells_to_type_works() {
+    let page = tree::text("docs/TOOLS.md");
+    let guest = wat::parse_str(block(&page, "wat echo.wat")).expect("the text of a module");
+    let manifest = block(&page, "yaml echo.tool.yaml");
+    let files = [("echo.wasm", guest.as_slice()), ("echo.tool.yaml", manifest.as_bytes())];
+    let script = format!("toka init --profile testing\n{}", script(&page));
+    assert!(script.lines().count() > 6, "docs/TOOLS.md has no ```sh run block");
+    if let Err(said) = run_beside(&files, &script) {
+        panic!("what docs/TOOLS.md tells to type does not work\n{said}");
+    }
+}
+
+/// The block that begins with these words.
+fn block<'p>(page: &'p str, head: &str) -> &'p str {
+    let (_, rest) = page.split_once(&format!("```{head}\n")).unwrap_or_else(|| panic!("no block `{head}`"));
+    rest.split("\n```").next().unwrap_or_default()
 }
 
 #[test]
@@ -74,7 +93,15 @@ fn script(markdown: &str) -> String {
 
 /// Runs a script in an empty folder, as somebody would who has just installed Toka. Whatever it said, if it failed.
 fn run(script: &str) -> Result<(), String> {
+    run_beside(&[], script)
+}
+
+/// As [`run`], in a folder with these files.
+fn run_beside(files: &[(&str, &[u8])], script: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a folder");
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).expect("a file");
+    }
     let programs: PathBuf = program("toka").parent().expect("a folder").to_owned();
     program("toka-replay");
     let mut path = vec![programs];

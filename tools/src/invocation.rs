@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use toka_kernel::denial::Code;
 use toka_kernel::facts::{FactType, host};
 use toka_kernel::ids::{CallId, SessionId, TimeUs};
-use toka_kernel::tool::{ArgvItem, FIXED_ENV, ParamType, Run, RunKind, Stdin, ToolSpec, place};
+use toka_kernel::tool::{ArgvItem, FIXED_ENV, Model, ParamType, Run, RunKind, Stdin, ToolSpec, place};
 
 use crate::json::canonical;
 use crate::params::{ArgumentError, Rule, broken, check, located};
@@ -106,7 +106,7 @@ fn start(run: &Run, top: &str) -> Vec<String> {
         // No site packages of a user, no bytecode written beside the sources.
         Some(RunKind::Python) => &["python3", "-s", "-B"],
         Some(RunKind::Shell) => &["sh"],
-        Some(RunKind::Executable) | None => &[],
+        Some(RunKind::Executable | RunKind::Wasm) | None => &[],
     };
     words.iter().map(|word| (*word).to_owned()).chain([main]).collect()
 }
@@ -161,7 +161,8 @@ fn pass(spec: &ToolSpec, run: &Run, seen: &Map<String, Value>) -> Result<Passed,
         seen.get(name).map(|value| text(name, kind, value)).transpose()
     };
     // Behind it nothing is read as a flag.
-    let mut behind = false;
+    // Nor where the caller wrote the program as well: there is no other one to mislead.
+    let mut behind = spec.model == Model::Code.number();
     for item in &run.pass.argv {
         match item {
             ArgvItem::Const(word) => {

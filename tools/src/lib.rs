@@ -5,6 +5,7 @@
 //! - [`Manifest`] is a file that becomes such a spec, with the program behind it; [`discover`] finds them, [`SHIPPED`]
 //!   holds those that come with Toka;
 //! - [`invocation`] says how admitted arguments reach a foreign program: command line, environment, standard input;
+//! - [`code_tools`] are foreign programs that come with the call;
 //! - [`NativeTool`] is a tool that runs inside the node; [`registry`] lists them;
 //! - [`Handed`] is a directory that was opened for one call: all that a tool can reach.
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod code;
 mod confine;
 mod discovery;
 pub mod files;
@@ -27,6 +29,7 @@ mod program;
 mod schema;
 mod shipped;
 
+pub use code::{CODE_PREFIX, SourceFault, WASM_BYTES_MAX, WasmFault, check_wasm, code_tools, code_types, source_of};
 pub use confine::{Granted, Handed, Ops, open_root};
 pub use discovery::{DISCOVERY_DEPTH_MAX, DISCOVERY_ENTRIES_MAX, Discovery, MANIFEST_SUFFIX, discover, load};
 pub use invocation::{COMMAND_LINE_BYTES_MAX, CallNames, Invocation, PARAMS_FILE, invocation, invocation_below};

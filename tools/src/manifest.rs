@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use toka_kernel::ids::Digest;
 use toka_kernel::limits::{DESCRIPTION_CHARS_MAX, TOOL_LABEL_BYTES_MAX, TOOL_LABEL_NAME_BYTES_MAX, TOOL_LABELS_MAX};
-use toka_kernel::tool::{Effect, Level, Model, ResultKind, Run, ToolSpec, ToolSpecError};
+use toka_kernel::tool::{Effect, Level, Model, ResultKind, Run, RunKind, ToolSpec, ToolSpecError};
 
 use crate::files::yaml::{Node, Place, parse};
 use crate::files::{Fields, FileCode, FileError, Format, Problems, Shape, decode, file_error, is_hostile, quote};
@@ -117,7 +117,8 @@ fn manifest(
         Some(run::Program::Foreign(program)) => foreign(program, metadata, &fields, problems),
         None => {
             // The rest is read for its mistakes.
-            foreign(run::Foreign::default(), None, &fields, problems);
+            let kind = run_node.map_or(0, run::kind_as_written);
+            foreign(run::Foreign { kind, ..run::Foreign::default() }, None, &fields, problems);
             None
         }
     }
@@ -223,7 +224,8 @@ fn foreign(
     let effect = fields.get("effect").and_then(|node| problems.choice(node, "spec.effect", &EFFECTS, &[]));
     let probe = probe::probe(fields, effect, &params, problems);
     let authority = authority::authority(fields, &params, problems);
-    let (sandbox, level) = sandbox::sandbox(fields.get("sandbox"), problems);
+    let is_guest = program.kind == RunKind::Wasm.number();
+    let (sandbox, level) = sandbox::sandbox(fields.get("sandbox"), is_guest, problems);
     let outputs = outputs::outputs(fields.get("outputs"), problems);
     let writes = authority.needs.iter().any(|need| authority::changes_files(&need.text));
     if level == Some(Level::Landlock) && writes && !sandbox.deny_within.is_empty() {
@@ -232,6 +234,12 @@ fn foreign(
         problems.report(fields.place_of("sandbox"), FileCode::BadSandbox, message, hint);
     }
     let pass = pass::pass(fields.get("pass"), &params, problems);
+    for (name, is_there) in [("outputs", !outputs.artifacts.is_empty()), ("pass", !pass.env.is_empty())] {
+        if is_guest && is_there {
+            let message = "a guest has neither files to keep nor an environment";
+            problems.report(fields.place_of(name), FileCode::Conflict, message, "leave `artifacts` and `env` out");
+        }
+    }
     let requires = fields.get("requires").map(|node| run::requires(node, problems)).unwrap_or_default();
     let parallel_safe = fields.get("parallel_safe").and_then(|node| problems.flag(node, "spec.parallel_safe"));
     for name in ["hot_swappable", "interactive", "host_calls"] {

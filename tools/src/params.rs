@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 use toka_kernel::denial::Code;
 use toka_kernel::facts::{Extracted, Fact, FactsFault, extract, host, is_path};
 use toka_kernel::limits::{ARGUMENT_BYTES_MAX, ARRAY_ITEMS_MAX, SCALAR_BYTES_MAX};
-use toka_kernel::tool::{ParamSpec, ParamType, ToolSpec};
+use toka_kernel::tool::{Model, ParamSpec, ParamType, SOURCE, ToolSpec};
 
+use crate::code::{SourceFault, WasmFault, source_of};
 use crate::invocation::check_passing;
 use crate::json::{JsonFault, canonicalise};
 
@@ -24,7 +25,8 @@ pub struct Prepared {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} at \"{pointer}\": {rule}")]
 pub struct ArgumentError {
-    /// `BAD_ARGUMENTS`; `BAD_PATH` or `BAD_HOST` where the grammar of one is broken.
+    /// `BAD_ARGUMENTS`; `BAD_PATH` or `BAD_HOST` where the grammar of one is broken, `UNSUPPORTED_CODE_TYPE` for code that
+    /// is not of its type.
     pub code: Code,
     /// A JSON pointer of at most 256 bytes.
     pub pointer: String,
@@ -77,6 +79,9 @@ pub enum Rule {
     /// The command line or the environment would be too long.
     #[error("more than {0} bytes on the command line or in the environment")]
     CommandLine(usize),
+    /// Code that cannot be run.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// The spec itself is broken.
     #[error("the tool spec is broken")]
     Spec,
@@ -94,6 +99,17 @@ pub fn prepare(spec: &ToolSpec, text: &str) -> Result<Prepared, ArgumentError> {
     let arguments = canonicalise(text).map_err(|error| broken("", error.what))?;
     let (value, Extracted { facts, extra }) = read(spec, &arguments)?;
     check_passing(spec, &value)?;
+    if spec.model == Model::Code.number() {
+        source_of(spec, &value).map_err(|fault| {
+            let code = match fault {
+                SourceFault::Wasm(WasmFault::Text | WasmFault::NotModule) => Code::UnsupportedCodeType,
+                SourceFault::Wasm(WasmFault::TooLarge) | SourceFault::Missing | SourceFault::NotBase64 => {
+                    Code::BadArguments
+                }
+            };
+            ArgumentError { code, ..broken(SOURCE, Rule::Source(fault)) }
+        })?;
+    }
     Ok(Prepared { arguments, facts, extra })
 }
 

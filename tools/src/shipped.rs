@@ -21,6 +21,11 @@ pub struct Shipped {
 /// Every tool shipped as data, ascending by name.
 pub const SHIPPED: &[Shipped] = &[
     Shipped {
+        name: "release-hasher",
+        manifest: include_bytes!("../manifests/release-hasher.tool.yaml"),
+        files: &[("guests/release_hasher.wasm", include_bytes!("../manifests/guests/release_hasher.wasm"))],
+    },
+    Shipped {
         name: "validate-dates",
         manifest: include_bytes!("../manifests/validate-dates.tool.yaml"),
         files: &[("scripts/validate_dates.py", include_bytes!("../manifests/scripts/validate_dates.py"))],

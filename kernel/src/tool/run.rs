@@ -22,6 +22,8 @@ numbered! {
         Shell = 2 "shell",
         /// By itself.
         Executable = 3 "executable",
+        /// As a guest of the worker `toka-wasm`.
+        Wasm = 4 "wasm",
     }
 }
 
@@ -181,6 +183,7 @@ impl Run {
             (self.pass.is_sound(params), "pass"),
             (self.outputs.is_sound(), "outputs"),
             (confined.is_some_and(|level| self.sandbox.is_sound(level)), "sandbox"),
+            (self.guest_is_sound(level), "wasm"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map(|(_, field)| field)
     }
@@ -188,7 +191,7 @@ impl Run {
     fn program_is_sound(&self) -> bool {
         let absolute = self.path.strip_prefix('/').is_some_and(is_program_path);
         let main = match RunKind::from_number(self.kind) {
-            Some(RunKind::Python | RunKind::Shell) => is_program_path(&self.path),
+            Some(RunKind::Python | RunKind::Shell | RunKind::Wasm) => is_program_path(&self.path),
             Some(RunKind::Executable) => is_program_path(&self.path) || absolute,
             None => false,
         };
@@ -198,11 +201,26 @@ impl Run {
         main && distinct && self.files.len() <= PROGRAM_FILES_MAX && self.files.iter().all(|file| is_program_path(file))
     }
 
+    /// A guest has limits of its own, and nothing that only a process has a use for.
+    fn guest_is_sound(&self, level: u8) -> bool {
+        if RunKind::from_number(self.kind) != Some(RunKind::Wasm) {
+            return self.sandbox.wasm.is_none();
+        }
+        let plain =
+            Sandbox { limits: self.sandbox.limits.clone(), wasm: self.sandbox.wasm.clone(), ..Sandbox::default() };
+        level == Level::Strong.number()
+            && self.sandbox.wasm.is_some()
+            && self.sandbox == plain
+            && self.files.is_empty()
+            && self.pass.env.is_empty()
+            && self.outputs.artifacts.is_empty()
+    }
+
     fn toolchains_are_known(&self) -> bool {
         let starts = match RunKind::from_number(self.kind) {
             Some(RunKind::Python) => Some("python3"),
             Some(RunKind::Shell) => Some("sh"),
-            Some(RunKind::Executable) | None => None,
+            Some(RunKind::Executable | RunKind::Wasm) | None => None,
         };
         let ascending = self.requires.windows(2).all(|pair| pair[0] < pair[1]);
         let known = self.requires.iter().all(|name| TOOLCHAINS.contains(&name.as_str()));

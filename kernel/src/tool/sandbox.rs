@@ -67,6 +67,26 @@ pub struct Sandbox {
     /// Values that the program finds in files, ascending by name, at most 16; not written when there are none.
     #[serde(rename = "secs", default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Secret>,
+    /// The limits of a guest; not written for any other program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wasm: Option<WasmLimits>,
+}
+
+/// The limits of one call of a guest beside those of [`RunLimits`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WasmLimits {
+    /// Fuel: an instruction takes about one.
+    pub fuel: u64,
+    /// Bytes of its stack.
+    #[serde(rename = "stk")]
+    pub stack_bytes: u64,
+    /// Elements of each of its tables.
+    #[serde(rename = "tabl")]
+    pub table_elements: u64,
+    /// How far each reading moves its clock, in µs.
+    #[serde(rename = "step")]
+    pub clock_step_us: u64,
 }
 
 /// A value that the node keeps and a program is handed in a file. The value itself is in no spec and in no log.
@@ -172,6 +192,10 @@ pub mod bounds {
     pub const STDERR_BYTES: Bound = bound(MIB, 1, 16 * MIB);
     pub const OUTPUT_TOTAL_BYTES: Bound = bound(64 * MIB, 1, 1_024 * MIB);
     pub const GRACE_US: Bound = bound(SECOND / 2, 0, 10 * SECOND);
+    pub const FUEL: Bound = bound(10_000_000_000, 1, 1_000_000_000_000);
+    pub const STACK_BYTES: Bound = bound(MIB, 64 << 10, 2 * MIB);
+    pub const TABLE_ELEMENTS: Bound = bound(20_000, 0, 1_000_000);
+    pub const CLOCK_STEP_US: Bound = bound(1_000, 0, SECOND);
 }
 
 impl Default for RunLimits {
@@ -193,6 +217,17 @@ impl Default for RunLimits {
     }
 }
 
+impl Default for WasmLimits {
+    fn default() -> WasmLimits {
+        WasmLimits {
+            fuel: bounds::FUEL.default,
+            stack_bytes: bounds::STACK_BYTES.default,
+            table_elements: bounds::TABLE_ELEMENTS.default,
+            clock_step_us: bounds::CLOCK_STEP_US.default,
+        }
+    }
+}
+
 impl Default for Sandbox {
     fn default() -> Sandbox {
         Sandbox {
@@ -208,6 +243,7 @@ impl Default for Sandbox {
             env: BTreeMap::new(),
             limits: RunLimits::default(),
             secrets: Vec::new(),
+            wasm: None,
         }
     }
 }
@@ -234,7 +270,8 @@ impl Sandbox {
         ];
         let workspace = WorkspaceKind::from_number(self.workspace_kind).is_some();
         let places = masks && workspace && is_cwd(&self.cwd) && self.secrets_are_sound(level);
-        places && net && env && within(&numbers) && self.limits.is_sound()
+        let guest = self.wasm.as_ref().is_none_or(WasmLimits::is_sound);
+        places && net && env && within(&numbers) && self.limits.is_sound() && guest
     }
 
     /// Below `strong` a file for one call alone would have to lie on a disk of the machine.
@@ -261,6 +298,17 @@ impl RunLimits {
             (self.stderr_bytes, bounds::STDERR_BYTES),
             (self.output_total_bytes, bounds::OUTPUT_TOTAL_BYTES),
             (self.grace_us, bounds::GRACE_US),
+        ])
+    }
+}
+
+impl WasmLimits {
+    fn is_sound(&self) -> bool {
+        within(&[
+            (self.fuel, bounds::FUEL),
+            (self.stack_bytes, bounds::STACK_BYTES),
+            (self.table_elements, bounds::TABLE_ELEMENTS),
+            (self.clock_step_us, bounds::CLOCK_STEP_US),
         ])
     }
 }

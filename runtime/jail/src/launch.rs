@@ -387,6 +387,8 @@ impl Job<'_> {
         // Above all numbers that the program is given.
         let above = 3 + spec.pass.len() as RawFd + 1;
         let status = rustix::io::fcntl_dupfd_cloexec(self.status, above).at(Stage::Target)?;
+        let image = spec.image.map(|input| rustix::io::fcntl_dupfd_cloexec(&self.inputs[input as usize], above));
+        let image = image.transpose().at(Stage::Target)?;
         let answer = self.pass(above).at(Stage::Target);
         let confined = Record::Confined { layers: held, landlock_abi: abi };
         let run = || -> Result<Infallible, Fault> {
@@ -395,7 +397,7 @@ impl Job<'_> {
             limit(Resource::Nofile, spec.limits.open_files).at(Stage::Limits)?;
             filter::install(&policy).at(Stage::Seccomp)?;
             send(status.as_fd(), &confined, &[]).at(Stage::Seccomp)?;
-            Err(sys::execve(&program[0], &argv, &env)).at(Stage::Exec)
+            Err(sys::execve(image.as_ref().map(AsFd::as_fd), &program[0], &argv, &env)).at(Stage::Exec)
         };
         let Err(fault) = run();
         // The socket may lie elsewhere by now, so the caller could not say it.

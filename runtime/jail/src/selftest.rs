@@ -263,6 +263,7 @@ fn plan(level: Level, folder: Option<&Folder>) -> io::Result<(Spec, Vec<OwnedFd>
         shm: None,
         net: Net::None,
         program: program.to_owned(),
+        image: None,
         argv: ["toka-jail", CANARY, if is_strong { "strong" } else { "landlock" }, foreign]
             .map(str::to_owned)
             .into_iter()
@@ -382,7 +383,7 @@ impl Canary {
         };
         let foreign = CString::new(foreign)?;
         let called =
-            in_child(|| sys::execve(&foreign, std::slice::from_ref(&foreign), &[]).raw_os_error().unwrap_or(1));
+            in_child(|| sys::execve(None, &foreign, std::slice::from_ref(&foreign), &[]).raw_os_error().unwrap_or(1));
         self.says("foreign system call ABI", &killed(called, SIGSYS));
         if let Some(supervisor) = supervisor.parse().ok().and_then(Pid::from_raw) {
             let signal = rustix::process::test_kill_process(supervisor).map_err(io::Error::from);

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of this format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of an encoded spec.
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 /// Descriptors that the launcher takes besides its own.
@@ -57,6 +57,8 @@ pub struct Spec {
     pub net: Net,
     /// The program, absolute.
     pub program: String,
+    /// The input that is the program, an open file that nothing in the jail need name; `program` is then its name alone.
+    pub image: Option<u32>,
     /// Its arguments, the zeroth included.
     pub argv: Vec<String>,
     /// Its environment, whole.
@@ -245,6 +247,7 @@ impl Spec {
         field(is_tmpfs(&self.tmp), "tmp")?;
         field(is_tmpfs(&self.shm), "shm")?;
         field(absolute(&self.program), "program")?;
+        field(self.image.as_ref().is_none_or(input), "image")?;
         field(absolute(&self.cwd), "cwd")?;
         field(!self.argv.is_empty() && self.argv.iter().all(|arg| !arg.contains('\0')), "argv")?;
         let is_variable =
@@ -309,6 +312,7 @@ mod tests {
             shm: None,
             net: Net::None,
             program: "/bin/true".to_owned(),
+            image: None,
             argv: vec!["true".to_owned()],
             env: vec![("A".to_owned(), "b".to_owned())],
             cwd: "/workspace".to_owned(),
@@ -344,6 +348,7 @@ mod tests {
         wrong("mounts", &|spec| spec.mounts[0].input = 1);
         wrong("inputs", &|spec| spec.inputs = INPUTS_MAX + 1);
         wrong("program", &|spec| spec.program = "true".to_owned());
+        wrong("image", &|spec| spec.image = Some(1));
         wrong("argv", &|spec| spec.argv.clear());
         wrong("env", &|spec| spec.env[0].0 = "A=B".to_owned());
         wrong("identity", &|spec| spec.identity = Identity::Become { uid: 0, gid: 1 });
@@ -356,6 +361,6 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        assert_eq!(Spec { version: 2, ..spec() }.check(), Err(SpecFault::Version));
+        assert_eq!(Spec { version: VERSION + 1, ..spec() }.check(), Err(SpecFault::Version));
     }
 }

@@ -82,14 +82,20 @@ pub(crate) fn mount_setattr(tree: BorrowedFd<'_>, attributes: u64, below: bool) 
     .map(drop)
 }
 
-/// Becomes `program`. Returns only if that fails.
-pub(crate) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
+/// Becomes the program that `image` is an open file of, or without one that at `program`. Returns only if that fails.
+pub(crate) fn execve(image: Option<BorrowedFd<'_>>, program: &CStr, argv: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
         strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
     };
     let (argv, env) = (pointers(argv), pointers(env));
-    // SAFETY: both arrays end in a null pointer and point to C strings that live until the call returns, if it does.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    let (folder, path, flags) = match image {
+        // execveat(2): an empty path is the descriptor itself, which no name in the jail leads to.
+        Some(image) => (image.as_raw_fd(), c"", libc::AT_EMPTY_PATH),
+        None => (libc::AT_FDCWD, program, 0),
+    };
+    // SAFETY: both arrays end in a null pointer and point to C strings that live until the call returns, if it does; so
+    // does the path.
+    unsafe { libc::syscall(libc::SYS_execveat, folder, path.as_ptr(), argv.as_ptr(), env.as_ptr(), flags) };
     io::Error::last_os_error()
 }
 

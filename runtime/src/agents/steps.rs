@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use toka_kernel::capability::{Capability, ExactName, NamePat};
 use toka_kernel::limits::{SPAWN_GRANTS_BYTES_MAX, SPAWN_GRANTS_MAX};
 
+use toka_kernel::tool::SOURCE;
 use toka_tools::files::yaml::{Kind, Node, Place};
 use toka_tools::files::{Fields, FileCode, Problems, Shape, quote};
+use toka_tools::{CODE_PREFIX, code_types};
 
 use super::limits::{LOOP_DEPTH_MAX, LOOP_ITEMS_MAX, STEPS_MAX};
 use super::script::{Act, OnError, Step, Value, When};
@@ -87,9 +89,9 @@ struct Reader<'p, 's, 't> {
     spawnings: Vec<Spawning>,
 }
 
-const STEP_ACTS: [&str; 5] = ["call", "spawn", "for_each", "wait", "fail"];
-const STEP_FIELDS: [&str; 8] = ["id", "when", "on_error", "call", "spawn", "for_each", "wait", "fail"];
-const STEP_LATER: [&str; 6] = ["code", "start", "finish", "send", "receive", "parallel"];
+const STEP_ACTS: [&str; 6] = ["call", "code", "spawn", "for_each", "wait", "fail"];
+const STEP_FIELDS: [&str; 9] = ["id", "when", "on_error", "call", "code", "spawn", "for_each", "wait", "fail"];
+const STEP_LATER: [&str; 5] = ["start", "finish", "send", "receive", "parallel"];
 
 impl Reader<'_, '_, '_> {
     fn steps(&mut self, node: &Node, what: &str) -> Option<Vec<Step>> {
@@ -135,7 +137,7 @@ impl Reader<'_, '_, '_> {
             match acts.as_slice() {
                 [] if later => {}
                 [] => {
-                    let hint = "give it one of `call`, `spawn`, `for_each`, `wait`, `fail`";
+                    let hint = "give it one of `call`, `code`, `spawn`, `for_each`, `wait`, `fail`";
                     self.problems.report(fields.place, FileCode::BadStep, "the step does nothing", hint);
                 }
                 several => {
@@ -150,6 +152,7 @@ impl Reader<'_, '_, '_> {
         let node = fields.get(name)?;
         match name {
             "call" => self.call(node, id),
+            "code" => self.code(node, id),
             "spawn" => self.spawn(node, id),
             "for_each" => self.for_each(node, id),
             "wait" => self.wait(node, id),
@@ -176,6 +179,37 @@ impl Reader<'_, '_, '_> {
         self.values.known_call(id);
         self.save(&fields, id);
         Some(Act::Call { tool: tool?, args: args? })
+    }
+
+    /// The call of the tool that runs code of a language.
+    fn code(&mut self, node: &Node, id: Option<&str>) -> Option<Act> {
+        let known = &["language", "source", "args", "stdin", "save"];
+        let Some(fields) = self.problems.fields(node, &Shape { what: "code", known, later: &[], prefix: None }) else {
+            self.values.known_call(id);
+            return None;
+        };
+        let words: Vec<(&str, &str)> = code_types().into_iter().map(|word| (word, word)).collect();
+        let language = fields.required("language", "language: python", self.problems);
+        let tool = language.and_then(|node| {
+            let word = self.problems.choice(node, "language", &words, &["javascript", "rust"])?;
+            let name = format!("{CODE_PREFIX}{word}");
+            self.listed(node, &name);
+            Some(name)
+        });
+        let source = fields.required("source", "source: print(1)", self.problems);
+        let mut args = BTreeMap::new();
+        let mut whole = true;
+        for (name, node) in [(SOURCE, source), ("args", fields.get("args")), ("stdin", fields.get("stdin"))] {
+            let Some(node) = node else { continue };
+            match self.values.value(node, self.problems) {
+                Some(value) => drop(args.insert(name.to_owned(), value)),
+                None => whole = false,
+            }
+        }
+        self.values.known_call(id);
+        self.save(&fields, id);
+        let (tool, _) = (tool?, source?);
+        whole.then_some(Act::Call { tool, args })
     }
 
     /// A tool that no pattern of the agent matches would be refused at every run.

@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use toka_kernel::body::v1::{Amounts, Outcome, SandboxRecord, Usage};
+use toka_kernel::body::v1::{Amounts, Outcome, SandboxRecord, Usage, WasmRecord};
 use toka_kernel::facts::{FactSpec, extract};
-use toka_kernel::ids::CallId;
+use toka_kernel::hash::{Context, derive};
+use toka_kernel::ids::{CallId, Digest};
 use toka_kernel::tool::ToolSpec;
 use toka_kernel::{AdmittedCall, Dim};
 use toka_projections::Views;
@@ -67,6 +68,8 @@ pub(crate) struct Work {
     pub(crate) arguments: Option<Vec<u8>>,
     /// What is sent to a model, put together of its pieces.
     pub(crate) body: Option<Vec<u8>>,
+    /// What the random bytes of a guest grow from.
+    pub(crate) seed: Digest,
     pub(crate) stop: Arc<AtomicBool>,
     pub(crate) until: Instant,
 }
@@ -133,6 +136,8 @@ pub struct Ended {
     pub sandbox: Option<SandboxRecord>,
     /// What a model call took.
     pub usage: Option<Usage>,
+    /// How a guest ran.
+    pub wasm: Option<WasmRecord>,
 }
 
 impl Ended {
@@ -159,6 +164,7 @@ impl Ended {
             record: None,
             sandbox: None,
             usage: None,
+            wasm: None,
         }
     }
 }
@@ -215,6 +221,8 @@ pub struct Executors {
     lanes: BTreeMap<String, Lane>,
     /// Calls that do not run until somebody has said whether they were done.
     held: BTreeSet<CallId>,
+    /// The seed of the session.
+    seed: Digest,
 }
 
 impl Executors {
@@ -264,7 +272,15 @@ impl Executors {
             running: BTreeMap::new(),
             lanes,
             held: BTreeSet::new(),
+            seed: Digest::default(),
         }
+    }
+
+    /// The same, for a session with this seed.
+    #[must_use]
+    pub fn with_seed(mut self, seed: Digest) -> Executors {
+        self.seed = seed;
+        self
     }
 
     /// Takes the calls that are admitted, durable and not yet taken, and stops those that are cancelled. `arguments`
@@ -285,7 +301,8 @@ impl Executors {
             self.running.insert(call.id(), stop.clone());
             let until = Instant::now() + Duration::from_micros(time_left(&call, now_us));
             let Arguments { bytes, body } = arguments(&call)?;
-            let work = Work { arguments: bytes, body, call, stop, until };
+            let seed = derive(Context::GuestSeed, &[&self.seed.0, &call.id().0]);
+            let work = Work { arguments: bytes, body, call, seed, stop, until };
             self.hand(work);
         }
         Ok(())

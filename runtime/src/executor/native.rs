@@ -50,6 +50,7 @@ pub(super) fn run(work: &Work, tool: &dyn NativeTool, roots: &Roots) -> Ended {
         record,
         sandbox: None,
         usage: None,
+        wasm: None,
     }
 }
 

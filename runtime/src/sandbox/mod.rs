@@ -3,13 +3,14 @@
 //!
 //! - [`Launcher`] is the launcher as it was when this process started, and the one place where processes begin.
 //! - [`SelfTest`] is what this machine can hold, found out by trying.
-//! - [`Program`] is a tool that is a foreign program. A call of it becomes a plan of exactly what it was admitted for.
+//! - [`Program`] is a tool that is a foreign program, or a guest of the worker `toka-wasm`, which runs in such a jail. A call of it becomes a plan of exactly what it was admitted for.
 //!
 //! It never lowers a level: where a layer cannot be had, nothing runs and the outcome says which step failed.
 
 mod artifacts;
 mod capture;
 mod disk;
+mod guest;
 mod placeholder;
 mod plan;
 mod program;

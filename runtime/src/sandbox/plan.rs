@@ -12,14 +12,31 @@ use toka_kernel::AdmittedCall;
 use toka_kernel::capability::{FsOp, FsOps, Scope};
 use toka_kernel::tool::{self, Run, Sandbox, Secret, ToolSpec, WorkspaceKind, place};
 use toka_tools::{CallNames, Invocation, PARAMS_FILE, ProgramFile, invocation_below};
+use toka_wasm::REPORT_BYTES_MAX;
 
 use super::disk::{CallDir, used};
 use super::placeholder::Placeholder;
 use super::redact::Forms;
-use super::spawn::sealed;
-use super::supervise::Job;
+use super::spawn::{Worker, sealed};
+use super::supervise::{Job, Stdin};
 use crate::executor::Roots;
 use crate::home::{SecretFault, Secrets};
+
+/// The limits of a worker beside those of its guest.
+mod worker {
+    /// Processes and threads.
+    pub(super) const PIDS: u64 = 8;
+    /// Memory for compilation.
+    pub(super) const MEMORY_BYTES: u64 = 2 << 30;
+    /// Address space for its program, its stacks and the like.
+    pub(super) const SPACE_BYTES: u64 = 256 << 20;
+    pub(super) const OPEN_FILES: u64 = 64;
+    /// Its working directory, which nobody uses.
+    pub(super) const WORKSPACE_BYTES: u64 = 4_096;
+    pub(super) const WORKSPACE_INODES: u64 = 2;
+    /// What it is called in its jail.
+    pub(super) const NAME: &str = "toka-wasm";
+}
 
 /// Users outside, above those that systems give to people and services; each executor thread has its own, so that
 /// limits per user are limits per call.
@@ -84,6 +101,32 @@ pub(super) fn plan(called: Called<'_>) -> Result<Job, PlanFault> {
         (Level::Landlock | Level::Strong, _) => strong(called, plan, identity, disk.as_ref()),
     }
     .map(|job| Job { disk, ..job })
+}
+
+/// Plans the worker for a guest, which finds what it is told in `stdin`. In its root there is nothing but what its program
+/// needs to be loaded.
+pub(super) fn plan_guest(called: Called<'_>, program: &Worker, stdin: OwnedFd) -> Result<Job, PlanFault> {
+    let mut plan = Plan::default();
+    if !program.is_static {
+        plan.base()?;
+    }
+    let image = program.image.try_clone();
+    let image = plan.input(image.map_err(|error| PlanFault::new("worker", errno(&error), error.to_string()))?);
+    let identity = identity(None, called.slot)?;
+    let limits = &called.run.sandbox.limits;
+    let mut job = plan.job(&called, called.invocation.clone(), identity, "/workspace".to_owned());
+    job.spec.program = format!("/{}", worker::NAME);
+    job.spec.image = Some(image);
+    job.spec.argv = vec![worker::NAME.to_owned()];
+    job.spec.env = Vec::new();
+    job.spec.workspace = Some(Tmpfs { bytes: worker::WORKSPACE_BYTES, inodes: worker::WORKSPACE_INODES, exec: false });
+    job.spec.limits.pids = worker::PIDS;
+    job.spec.limits.as_bytes = limits.memory_bytes.saturating_add(worker::MEMORY_BYTES + worker::SPACE_BYTES);
+    job.spec.limits.file_bytes = REPORT_BYTES_MAX;
+    job.spec.limits.open_files = worker::OPEN_FILES;
+    job.memory_max = limits.memory_bytes.saturating_add(worker::MEMORY_BYTES);
+    job.stdin = Stdin::Made(stdin);
+    Ok(job)
 }
 
 fn of_disk(error: Errno) -> PlanFault {
@@ -286,6 +329,7 @@ impl Plan {
             shm: None,
             net: Net::None,
             program,
+            image: None,
             argv: invocation.argv,
             env: env.into_iter().collect(),
             cwd,
@@ -304,7 +348,7 @@ impl Plan {
         Job {
             spec,
             inputs: self.inputs,
-            stdin: invocation.stdin,
+            stdin: Stdin::Bytes(invocation.stdin),
             kept: [limits.stdout_bytes, limits.stderr_bytes],
             output_max: limits.output_total_bytes,
             memory_max: limits.memory_bytes,

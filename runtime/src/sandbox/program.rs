@@ -14,13 +14,15 @@ use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::Digest;
 use toka_kernel::tool::{Level, ResultKind, Run, ToolSpec};
 use toka_tools::{
-    CallNames, Folders, Invocation, ProgramFault, ProgramFile, ProgramSource, Shipped, canonicalise, invocation,
-    program_digest, read_program,
+    CallNames, Folders, Invocation, ProgramFault, ProgramFile, ProgramSource, Shipped, canonicalise, check, invocation,
+    program_digest, read_program, source_of,
 };
+use toka_wasm::Report;
 
 use super::Launcher;
 use super::artifacts::{Collected, collect};
-use super::plan::{Called, plan};
+use super::guest::{self, Guest};
+use super::plan::{Called, errno, plan, plan_guest};
 use super::redact::Forms;
 use super::supervise::{End, Ran, Reason, supervise};
 use crate::executor::{Ended, Roots, Stop, Work, claims, grains, outcome};
@@ -43,6 +45,8 @@ pub enum ProgramFiles {
     Shipped(&'static Shipped),
     /// In the folder of its manifest.
     Folder(PathBuf),
+    /// In the arguments of each call: the main file is code that its caller sends.
+    Arguments,
 }
 
 impl Program {
@@ -63,9 +67,32 @@ impl Program {
         &self.spec
     }
 
-    /// Reads its files.
-    fn read(&self) -> Result<Vec<ProgramFile>, (String, ProgramFault)> {
+    /// Reads its files. What comes with a call is pinned by that, everything else by the spec.
+    fn read(&self, arguments: &[u8]) -> Result<Vec<ProgramFile>, Stop> {
+        if let ProgramFiles::Arguments = self.files {
+            let declined = |why: String| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, why);
+            let arguments = check(&self.spec, arguments).map_err(|error| declined(error.to_string()))?;
+            let source = source_of(&self.spec, &arguments).map_err(|fault| declined(fault.to_string()))?;
+            return Ok(vec![ProgramFile { name: self.run.path.clone(), bytes: source }]);
+        }
+        let files = self.read_files().map_err(|(name, fault)| match fault {
+            ProgramFault::NotFound => start_failed("no-program", format!("{name}: {fault}")),
+            ProgramFault::Link
+            | ProgramFault::NotRegular
+            | ProgramFault::TooLarge
+            | ProgramFault::NoSystem
+            | ProgramFault::Unreadable => start_failed("unreadable-program", format!("{name}: {fault}")),
+        })?;
+        if program_digest(&files) != self.spec.program {
+            let why = "its files are not those that were registered; look at them, and register the tool again";
+            return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, why));
+        }
+        Ok(files)
+    }
+
+    fn read_files(&self) -> Result<Vec<ProgramFile>, (String, ProgramFault)> {
         match &self.files {
+            ProgramFiles::Arguments => Ok(Vec::new()),
             ProgramFiles::Shipped(shipped) => {
                 let files: BTreeMap<&str, &[u8]> = shipped.files.iter().copied().collect();
                 read_program(&self.run, &files)
@@ -102,12 +129,13 @@ pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, r
         record: None,
         sandbox: None,
         usage: None,
+        wasm: None,
     };
     let (mut cpu_us, mut bytes_kept) = (0, 0);
     match try_run(work, program, launcher, roots, slot) {
-        Ok((ran, secrets, record)) => {
-            cpu_us = ran.cpu_us;
-            bytes_kept = keep(&mut ended, &program.run, ran, secrets.as_ref(), record);
+        Ok(done) => {
+            cpu_us = done.ran.cpu_us;
+            bytes_kept = keep(&mut ended, &program.run, done);
         }
         Err(Stop { outcome, detail }) => {
             ended.record = (!detail.is_empty()).then(|| json!({ "detail": detail }).to_string().into_bytes());
@@ -123,6 +151,27 @@ pub(crate) fn run(work: &Work, program: &Program, launcher: Option<&Launcher>, r
     ended
 }
 
+/// A program that has ended.
+struct Done {
+    ran: Ran,
+    secrets: Option<Arc<Forms>>,
+    sandbox: SandboxRecord,
+    /// The guest, where the program was the worker for one.
+    guest: Option<Guest>,
+    /// The code that came with the call, where it did: bytes and BLAKE3.
+    source: Option<(usize, Digest)>,
+}
+
+fn start_failed(symbol: &str, why: String) -> Stop {
+    Stop::new(outcome::START_FAILED, 0, Some(symbol), why)
+}
+
+fn setup_failed(stage: &str, errno: i32, why: String) -> Stop {
+    let mut stop = Stop::new(outcome::SETUP_FAILED, 0, Some(stage), why);
+    stop.outcome.number = Some(i64::from(errno));
+    stop
+}
+
 /// Everything up to the end of the program.
 fn try_run(
     work: &Work,
@@ -130,7 +179,7 @@ fn try_run(
     launcher: Option<&Launcher>,
     roots: &Roots,
     slot: u32,
-) -> Result<(Ran, Option<Arc<Forms>>, SandboxRecord), Stop> {
+) -> Result<Done, Stop> {
     let call = &work.call;
     let (spec, run) = (program.spec(), &program.run);
     if spec.digest().ok() != Some(call.digest()) {
@@ -138,19 +187,7 @@ fn try_run(
     }
     let (_, arguments) = claims(spec, work)?;
     let launcher = launcher.ok_or_else(|| unavailable("launcher", 0, "this node has no launcher"))?;
-    let start_failed = |symbol: &str, why: String| Stop::new(outcome::START_FAILED, 0, Some(symbol), why);
-    let files = program.read().map_err(|(name, fault)| match fault {
-        ProgramFault::NotFound => start_failed("no-program", format!("{name}: {fault}")),
-        ProgramFault::Link
-        | ProgramFault::NotRegular
-        | ProgramFault::TooLarge
-        | ProgramFault::NoSystem
-        | ProgramFault::Unreadable => start_failed("unreadable-program", format!("{name}: {fault}")),
-    })?;
-    if program_digest(&files) != spec.program {
-        let why = "its files are not those that were registered; look at them, and register the tool again";
-        return Err(Stop::new(outcome::PIN_MISMATCH, 0, None, why));
-    }
+    let files = program.read(arguments)?;
     let names = CallNames { call: call.id(), session: call.session(), time_us: call.at() };
     let invocation: Invocation = invocation(spec, arguments, &names)
         .map_err(|error| Stop::new(outcome::DECLINED, outcome::DETAIL_CLAIMS, None, error.to_string()))?;
@@ -158,7 +195,7 @@ fn try_run(
         launcher.toolchain(name).ok_or_else(|| start_failed("no-toolchain", format!("`{name}` is not on this machine")))
     });
     let toolchain = toolchain.transpose()?;
-    let job = plan(Called {
+    let called = Called {
         call,
         spec,
         run,
@@ -171,18 +208,27 @@ fn try_run(
         toolchain: toolchain.as_ref().map(|(path, _)| path.as_str()),
         slot,
         until: work.until,
-    });
-    let job = job.map_err(|fault| {
-        let mut stop = Stop::new(outcome::SETUP_FAILED, 0, Some(fault.stage), fault.why);
-        stop.outcome.number = Some(i64::from(fault.errno));
-        stop
-    })?;
+    };
+    let (job, guest, worker) = match &run.sandbox.wasm {
+        None => (plan(called), None, None),
+        Some(limits) => {
+            let missing = "this node cannot run guests; put `toka-wasm` beside `toka`";
+            let worker =
+                launcher.worker().map_err(|error| unavailable("worker", errno(&error).raw_os_error(), missing))?;
+            let module = files.first().map(|file| file.bytes.as_slice()).unwrap_or_default();
+            let prepared = Guest::prepare(&called, work, limits, module);
+            let (guest, stdin) =
+                prepared.map_err(|error| setup_failed("guest", error.raw_os_error(), error.to_string()))?;
+            (plan_guest(called, worker, stdin), Some(guest), Some(worker.digest))
+        }
+    };
+    let job = job.map_err(|fault| setup_failed(fault.stage, fault.errno, fault.why))?;
     let started_us = now_us();
     let (secrets, level) = (job.secrets.clone(), job.spec.level);
     let ran = supervise(launcher, job, &work.stop);
     match ran.end {
         // The jail stands, and the system refuses the program itself.
-        End::NotConfined(Fault { stage: Stage::Exec, errno }) => {
+        End::NotConfined(Fault { stage: Stage::Exec, errno }) if guest.is_none() => {
             let mut stop = start_failed("exec", not_executed(errno));
             stop.outcome.number = Some(i64::from(errno));
             return Err(stop);
@@ -208,7 +254,7 @@ fn try_run(
         landlock_abi: u16::try_from(landlock_abi).unwrap_or(u16::MAX),
         digest: sandbox_digest(run),
         jail: launcher.digest().ok(),
-        toolchain: toolchain.map(|(_, digest)| digest),
+        toolchain: toolchain.map(|(_, digest)| digest).or(worker),
         started_us,
         ended_us: now_us().max(started_us),
         cpu_us: ran.cpu_us,
@@ -216,7 +262,9 @@ fn try_run(
         pids_hit: 0,
         proxy_refused: 0,
     };
-    Ok((ran, secrets, sandbox))
+    let source = files.first().filter(|_| matches!(program.files, ProgramFiles::Arguments));
+    let source = source.map(|file| (file.bytes.len(), Digest(*blake3::hash(&file.bytes).as_bytes())));
+    Ok(Done { ran, secrets, sandbox, guest, source })
 }
 
 /// Why the system does not execute a program, in words.
@@ -246,7 +294,9 @@ fn sandbox_digest(run: &Run) -> Digest {
 }
 
 /// Puts what is kept of a program that ran into its report. How many bytes its files have.
-fn keep(ended: &mut Ended, run: &Run, ran: Ran, secrets: Option<&Arc<Forms>>, sandbox: SandboxRecord) -> u64 {
+fn keep(ended: &mut Ended, run: &Run, done: Done) -> u64 {
+    let Done { ran, secrets, sandbox, guest, source } = done;
+    let secrets = secrets.as_ref();
     let stream = |captured: &super::Captured| {
         json!({
             "bytes": captured.bytes, "kept": captured.kept.len(),
@@ -254,9 +304,24 @@ fn keep(ended: &mut Ended, run: &Run, ran: Ran, secrets: Option<&Arc<Forms>>, sa
         })
     };
     let mut record = json!({ "stdout": stream(&ran.stdout), "stderr": stream(&ran.stderr) });
+    if let Some((bytes, digest)) = source {
+        record["source"] = json!({ "bytes": bytes, "blake3": digest.to_string() });
+    }
     ended.outcome = outcome_of(&ran, run);
+    let mut given = None;
+    if let Some(guest) = guest {
+        let report = guest.report();
+        ended.wasm = report.as_ref().map(|report| guest.record(report));
+        ended.outcome = guest_outcome(&ended.outcome, report.as_ref());
+        if let Some(report) = report {
+            if !report.detail.is_empty() {
+                record["detail"] = json!(report.detail);
+            }
+            given = report.result.map(|result| result.0);
+        }
+    }
     if ended.outcome.kind == outcome::SUCCEEDED {
-        match result_of(run, &ran, secrets) {
+        match result_of(run, &ran, given.as_deref(), secrets) {
             Ok(result) => ended.result = result,
             Err(rule) => {
                 ended.outcome = Outcome { symbol: Some(rule.to_owned()), ..outcome::plain(outcome::INVALID_OUTPUT, 0) };
@@ -280,6 +345,18 @@ fn keep(ended: &mut Ended, run: &Run, ran: Ran, secrets: Option<&Arc<Forms>>, sa
     ended.stdout = kept(ran.stdout.kept);
     ended.stderr = kept(ran.stderr.kept);
     collected.map_or(0, |collected| collected.bytes())
+}
+
+/// The outcome of a guest whose worker ended so: our own reasons first, then what the worker says.
+fn guest_outcome(of_worker: &Outcome, report: Option<&Report>) -> Outcome {
+    match (of_worker.kind, report) {
+        (outcome::SUCCEEDED, Some(report)) => guest::outcome_of(&report.end),
+        // It ended of itself and said nothing, or was killed by nobody we know.
+        (outcome::SUCCEEDED | outcome::FAILED | outcome::SIGNALLED, _) => {
+            outcome::plain(outcome::LOST, outcome::DETAIL_WORKER)
+        }
+        _ => of_worker.clone(),
+    }
 }
 
 /// What a call that would have succeeded ends as, if its files are not as the manifest says.
@@ -334,13 +411,19 @@ const SIGKILL: i32 = 9;
 const SIGXFSZ: i32 = 25;
 const SIGSYS: i32 = 31;
 
-/// What the program gave back, as canonical JSON, or the rule that it breaks.
-fn result_of(run: &Run, ran: &Ran, secrets: Option<&Arc<Forms>>) -> Result<Option<Vec<u8>>, &'static str> {
+/// What the program gave back, as canonical JSON, or the rule that it breaks: what a guest handed over as its result, else
+/// standard output.
+fn result_of(
+    run: &Run,
+    ran: &Ran,
+    given: Option<&[u8]>,
+    secrets: Option<&Arc<Forms>>,
+) -> Result<Option<Vec<u8>>, &'static str> {
     let text = || {
-        if ran.stdout.is_cut() {
+        if given.is_none() && ran.stdout.is_cut() {
             return Err("too-long");
         }
-        std::str::from_utf8(&ran.stdout.kept).map_err(|_| "not-utf8")
+        std::str::from_utf8(given.unwrap_or(&ran.stdout.kept)).map_err(|_| "not-utf8")
     };
     let result = match ResultKind::from_number(run.outputs.result) {
         Some(ResultKind::None) | None => return Ok(None),

@@ -25,6 +25,17 @@ pub struct Launcher {
     program: File,
     toolchains: Toolchains,
     loaded: OnceLock<Result<Loaded, i32>>,
+    worker: Option<File>,
+    loaded_worker: OnceLock<Result<Worker, i32>>,
+}
+
+/// The worker for guests: a sealed copy of its program, which is run in a jail.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) image: OwnedFd,
+    pub(super) digest: Digest,
+    /// Whether it runs without a loader and libraries of the machine.
+    pub(super) is_static: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +72,33 @@ impl Launcher {
     /// # Errors
     /// When it cannot be opened.
     pub fn open(path: &Path) -> io::Result<Launcher> {
-        Ok(Launcher { program: File::open(path)?, toolchains: Toolchains::default(), loaded: OnceLock::new() })
+        Ok(Launcher {
+            program: File::open(path)?,
+            toolchains: Toolchains::default(),
+            loaded: OnceLock::new(),
+            worker: None,
+            loaded_worker: OnceLock::new(),
+        })
+    }
+
+    /// The same, with the program at `path` for guests: `toka-wasm`, or a program that answers to that name.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn with_worker(self, path: &Path) -> io::Result<Launcher> {
+        Ok(Launcher { worker: Some(File::open(path)?), ..self })
+    }
+
+    /// Whether it can run guests.
+    pub fn has_worker(&self) -> bool {
+        self.worker.is_some()
+    }
+
+    /// The worker for guests; `ENOENT` where there is none.
+    pub(super) fn worker(&self) -> io::Result<&Worker> {
+        let file = self.worker.as_ref().ok_or(Errno::NOENT)?;
+        let load = || Worker::of(file).map_err(|error| error.raw_os_error().unwrap_or(EIO));
+        self.loaded_worker.get_or_init(load).as_ref().map_err(|errno| io::Error::from_raw_os_error(*errno))
     }
 
     /// The digest of the launcher's program.
@@ -99,6 +136,46 @@ impl Launcher {
         command.args(["--self-test", level]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         loaded.spawn(command)
     }
+}
+
+impl Worker {
+    fn of(mut file: &File) -> io::Result<Worker> {
+        let mut program = Vec::new();
+        file.seek(SeekFrom::Start(0))?;
+        file.read_to_end(&mut program)?;
+        let (end, is_static) = loadable(&program).ok_or(Errno::NOEXEC)?;
+        // What follows is for debuggers, and would be most of the copy.
+        program.truncate(end);
+        let digest = Digest(*blake3::hash(&program).as_bytes());
+        Ok(Worker { image: sealed(&program, true)?, digest, is_static })
+    }
+}
+
+/// How much of an ELF file of 64 bits, low bytes first, is loaded when it is run, and whether it names no loader; `None`
+/// for any other file (elf(5): the program headers).
+fn loadable(program: &[u8]) -> Option<(usize, bool)> {
+    const LOAD: u32 = 1;
+    const INTERP: u32 = 3;
+    let number = |at: usize, len: usize| {
+        let bytes = program.get(at..at.checked_add(len)?)?;
+        Some(bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte)))
+    };
+    if !program.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    let (table, size, count) = (number(32, 8)?, number(54, 2)?, number(56, 2)?);
+    let mut end = table.checked_add(size * count)?;
+    let mut is_static = true;
+    for header in 0..count {
+        let at = usize::try_from(table + header * size).ok()?;
+        match u32::try_from(number(at, 4)?).ok()? {
+            LOAD => end = end.max(number(at + 8, 8)?.checked_add(number(at + 32, 8)?)?),
+            INTERP => is_static = false,
+            _ => {}
+        }
+    }
+    let end = usize::try_from(end).ok()?;
+    (end <= program.len()).then_some((end, is_static))
 }
 
 impl Loaded {

@@ -40,7 +40,7 @@ const DISK_TICK: Duration = Duration::from_millis(100);
 pub(super) struct Job {
     pub(super) spec: Spec,
     pub(super) inputs: Vec<OwnedFd>,
-    pub(super) stdin: Vec<u8>,
+    pub(super) stdin: Stdin,
     /// Bytes of standard output and of standard error that are kept.
     pub(super) kept: [u64; 2],
     /// Bytes of both streams after which the program is ended.
@@ -61,6 +61,15 @@ pub(super) struct Job {
     pub(super) placeholders: Vec<Placeholder>,
     /// Its directory on a disk, if it has one.
     pub(super) disk: Option<Disk>,
+}
+
+/// What a program finds as its standard input.
+#[derive(Debug)]
+pub(super) enum Stdin {
+    /// These bytes, and then the end.
+    Bytes(Vec<u8>),
+    /// What somebody made for it.
+    Made(OwnedFd),
 }
 
 /// How a program ended, and what was seen of it.
@@ -184,10 +193,17 @@ impl Watched {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         };
         let ((status, status_end), (result, result_end)) = (pair()?, pair()?);
-        let (stdin_end, stdin) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (stdin_end, stdin) = match job.stdin {
+            Stdin::Made(made) => (made, None),
+            Stdin::Bytes(bytes) => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+                rustix::io::ioctl_fionbio(&write, true)?;
+                (read, Some((write, bytes, 0)))
+            }
+        };
         let (stdout, stdout_end) = pipe_with(PipeFlags::CLOEXEC)?;
         let (stderr, stderr_end) = pipe_with(PipeFlags::CLOEXEC)?;
-        for ours in [&status, &result, &stdin, &stdout, &stderr] {
+        for ours in [&status, &result, &stdout, &stderr] {
             rustix::io::ioctl_fionbio(ours, true)?;
         }
         let spec = job.spec.encode().map_err(|fault| io::Error::other(format!("{fault:?}")))?;
@@ -206,7 +222,7 @@ impl Watched {
             level: job.spec.level,
             status: Some(status),
             result: Some(result),
-            stdin: Some((stdin, job.stdin, 0)),
+            stdin,
             outputs: [(Some(stdout), capture(0)), (Some(stderr), capture(1))],
             pid1: None,
             confined: None,

@@ -11,8 +11,9 @@ use toka_kernel::facts::extract;
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, CommandId, Digest, GrantId, PrincipalId, TaskId};
 use toka_kernel::limits::{TASK_TIMEOUT_US_MAX, TASK_TIMEOUT_US_MIN};
+use toka_kernel::tool::{Model, RunKind};
 use toka_kernel::{Ask, Body, Code, Command, Event};
-use toka_tools::prepare;
+use toka_tools::{CODE_PREFIX, code_types, prepare};
 
 use super::roots::{is_named, model_grants, models_of, tree_depth};
 use super::{RunError, Session};
@@ -20,6 +21,7 @@ use crate::agents::{self, Addressee, AgentSpec, Control, DRIVER_VERSION, EndCode
 use crate::engine::{CommitError, Committed};
 use crate::executor::{Asked, Tool};
 use crate::gateway::{Request, RequestError};
+use crate::sandbox::{TOOLCHAIN_FOLDERS, find_toolchain};
 
 /// The phase of an agent that is in no plan.
 const ALONE: u8 = 1;
@@ -240,13 +242,19 @@ impl Session {
         }
         let known = |tool: &&Tool| tool.spec().name == name && offered && !matches!(tool, Tool::Model(_));
         let Some(tool) = self.tools.iter().find(known).cloned() else {
-            return self.refuse_call(agent, id, name, refused(Code::UnknownTool, None));
+            let unsupported = unsupported_type(name);
+            let code = if unsupported.is_some() { Code::UnsupportedCodeType } else { Code::UnknownTool };
+            return self.refuse_call(agent, id, name, refused(code, unsupported));
         };
+        if let Some(detail) = self.cannot_run(&tool) {
+            return self.refuse_call(agent, id, name, refused(Code::UnsupportedCodeType, Some(detail)));
+        }
         let ready = match prepare(tool.spec(), text) {
             Ok(ready) => ready,
             Err(error) => {
                 let detail = Some(error.detail().to_string().into_bytes());
-                return self.refuse_call(agent, id, name, refused(Code::BadArguments, detail));
+                let code = if error.code == Code::UnsupportedCodeType { error.code } else { Code::BadArguments };
+                return self.refuse_call(agent, id, name, refused(code, detail));
             }
         };
         let digest = self.engine.state().bound_digest(name).unwrap_or_default();
@@ -292,6 +300,20 @@ impl Session {
         let as_of = self.engine.state().head().seq;
         let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
         Ok(self.engine.commit(agent, command, &blobs)?)
+    }
+
+    /// Why code cannot be run on this machine, as the detail of a refusal; nothing for other tools, whose calls end with
+    /// an outcome that says it.
+    fn cannot_run(&self, tool: &Tool) -> Option<Vec<u8>> {
+        let spec = tool.spec();
+        let run = spec.run.as_ref().filter(|_| spec.model == Model::Code.number())?;
+        if let Some(toolchain) = run.toolchain.as_deref().filter(|name| find_toolchain(name).is_none()) {
+            let folders = TOOLCHAIN_FOLDERS.join(", ");
+            return Some(detail(&format!("`{toolchain}` is in none of {folders}: install it there")));
+        }
+        let guest = run.kind == RunKind::Wasm.number();
+        let worker = self.launcher.as_ref().is_some_and(|launcher| launcher.has_worker());
+        (guest && !worker).then(|| detail("this node has no `toka-wasm`: put it beside `toka`"))
     }
 
     /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
@@ -420,6 +442,18 @@ impl Session {
         };
         self.commit(by, id, Ask::SpawnAgent(Box::new(asked)), &[spec.encode()])
     }
+}
+
+/// The detail of a refusal that concerns the arguments as a whole.
+fn detail(rule: &str) -> Vec<u8> {
+    json!({ "pointer": "", "rule": rule }).to_string().into_bytes()
+}
+
+/// Why there is no tool of this name, if it is that of a type of code that this version does not run.
+fn unsupported_type(name: &str) -> Option<Vec<u8>> {
+    let word = name.strip_prefix(CODE_PREFIX)?;
+    let known = code_types();
+    (!known.contains(&word)).then(|| detail(&format!("code of this type is not run; there are {}", known.join(", "))))
 }
 
 fn same_kind(a: &Scope, b: &Scope) -> bool {

@@ -128,13 +128,7 @@ impl Session {
         }
     }
 
-    fn orchestrator_asks(
-        &mut self,
-        by: PrincipalId,
-        under: GrantId,
-        agent: AgentId,
-        ask: Ask,
-    ) -> Result<(), RunError> {
+    fn orchestrator_asks(&mut self, by: PrincipalId, under: GrantId, agent: AgentId, ask: Ask) -> Result<(), RunError> {
         let id = CommandId::of(derive(Context::CommandId, &[&agent.0, &ask.kind().to_be_bytes(), b"orchestrator"]));
         let mut command = Command::new(id, self.engine.state().head().seq, ask, Vec::new());
         command.under = Some(under);

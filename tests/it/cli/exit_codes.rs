@@ -1,8 +1,11 @@
 //! Every exit code has a way to it, closed pipes end quietly, and verbs that are none are answered.
 
-use std::process::Stdio;
+use std::fs;
+use std::process::{Command, Stdio};
 
-use super::agents::{GUIDE, SECRET, reader, reader_with};
+use toka_tests::programs::program;
+
+use super::agents::{GUIDE, SECRET, agent, reader, reader_with};
 use super::{Desk, transcript};
 
 #[test]
@@ -61,7 +64,21 @@ fn exit_8_is_what_cannot_be_read() {
 
 #[test]
 fn exit_9_is_code_that_cannot_be_confined() {
-    Desk::with_node().run(&reader("{ id: py, code: { type: python, source: \"print(1)\" } }")).expect(9);
+    let desk = Desk::with_node();
+    let step = "{ id: py, code: { language: python, source: \"print(1)\" } }";
+    let coder = agent("code.python", "\"tool:code.python\"", "", step);
+    desk.run(&coder).expect(0);
+    // The same program, with a launcher beside it that makes no jail.
+    desk.write("bin/toka-jail", "");
+    for (from, to) in [(program("toka"), "bin/toka"), ("/bin/false".into(), "bin/toka-jail")] {
+        desk.write(to, "");
+        fs::copy(&from, desk.at(to)).expect("a copy");
+    }
+    let like = desk.command("toka", &[]);
+    let mut command = Command::new(desk.at("bin/toka"));
+    command.args(["run", "agent.yaml", "--grant-requested"]).env_clear().current_dir(desk.at(""));
+    command.envs(like.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(command.output().expect("toka runs").status.code(), Some(9));
 }
 
 /// Everything that prints.

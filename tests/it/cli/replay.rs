@@ -42,7 +42,7 @@ fn the_open_session_of_a_node_is_told_and_keeps_no_store_from_being_whole() {
     let (desk, _) = Desk::with_session();
     let store = desk.toka(&["replay", "verify"]);
     store.expect(0);
-    assert!(store.out.starts_with("OK: ") && store.out.contains("truncation after seq 7 not excluded"), "{store}");
+    assert!(store.out.starts_with("OK: ") && store.out.contains("truncation after seq 11 not excluded"), "{store}");
     assert!(store.out.contains("TRUNCATION_NOT_EXCLUDED"), "{store}");
     let told = desk.json(&["replay", "verify"]);
     let open: Vec<_> =

@@ -232,22 +232,21 @@ fn a_tool_that_is_not_there_is_named_beside_those_that_are() {
       fs:project/docs/**#read?depth=1&exp=<us>
       tool:file-reeder?depth=1&calls=200&exp=<us>
       agent:reader?live=1&exp=<us>
-    error: no tool matches `file-reeder`; this node has file-lister, file-reader, file-writer, validate-dates, validate-links
+    error: no tool matches `file-reeder`; this node has code.python, code.shell, code.wasm, file-lister, file-reader, file-writer, release-hasher, validate-dates, validate-links
     --- exit 1
     ");
 }
 
 #[test]
-fn foreign_code_is_not_run_unconfined() {
+fn code_takes_a_tool_that_its_agent_lists() {
     let desk = Desk::with_node();
-    transcript!(desk.run(&reader("{ id: py, code: { type: python, source: \"print(1)\" } }")), @r"
+    transcript!(desk.run(&reader("{ id: py, code: { language: python, source: \"print(1)\" } }")), @r"
     $ toka run agent.yaml --root project=project --grant-requested
     --- stderr
-    agent.yaml:10:21: TOKA-1022: `code` in `step` is known and not built yet
-      hint: leave it out: it would have no effect
-    error: a `code` step runs foreign code, and this version runs registered tools only
-    hint: make a tool of it: docs/TOOLS.md
-    --- exit 9
+    agent.yaml:10:39: TOKA-1055: the tool `code.python` is not in `spec.tools`
+      hint: add `- code.python` to `spec.tools`
+    error: 1 error in the agent file; nothing was run
+    --- exit 1
     ");
 }
 

@@ -12,9 +12,10 @@ use super::tree;
 const ROWS: [&[&str]; 7] = [
     &["toka-kernel"],
     &["toka-store", "toka-projections", "toka-tools"],
-    // The runtime speaks to the launcher in the types of its protocol; it spawns the launcher and calls nothing of it.
-    &["toka-jail"],
-    &["toka-runtime", "toka-store-net", "toka-wasm", "toka-replay"],
+    // The runtime speaks to the launcher and to the worker in the types of their protocols; it spawns both and calls
+    // nothing of them.
+    &["toka-jail", "toka-wasm"],
+    &["toka-runtime", "toka-store-net", "toka-replay"],
     &["toka"],
     &["toka-tests"],
     &["toka-benches", "toka-fuzz"],

@@ -4,7 +4,8 @@ use toka_kernel::ids::Digest;
 use toka_kernel::limits::{PROGRAM_FILES_MAX, REQUIRES_MAX};
 use toka_kernel::tool::{RunKind, TOOLCHAINS, is_program_path, place};
 
-use crate::files::yaml::{Node, Place};
+use crate::code::{WasmFault, check_wasm};
+use crate::files::yaml::{self, Node, Place};
 use crate::files::{Fields, FileCode, Problems, Shape, quote, suggestion};
 use crate::native::registry;
 use crate::program::{ProgramFault, ProgramFile, ProgramSource, pin_text, program_digest, read_files};
@@ -23,6 +24,16 @@ pub(super) struct Foreign {
     pub(super) files: Vec<String>,
     pub(super) toolchain: Option<String>,
     pub(super) bytes: Vec<ProgramFile>,
+}
+
+/// The kind that stands there, if it is one that decides what else may; for the rest of a manifest whose program cannot be
+/// read.
+pub(super) fn kind_as_written(node: &Node) -> u8 {
+    let yaml::Kind::Map(members) = &node.kind else { return 0 };
+    let is_guest = members.iter().any(|member| {
+        member.name == "kind" && matches!(&member.value.kind, yaml::Kind::Text(text) if text.value == "wasm")
+    });
+    if is_guest { RunKind::Wasm.number() } else { 0 }
 }
 
 #[derive(Clone, Copy)]
@@ -45,9 +56,10 @@ pub(super) fn program(
         ("python", Kind::Foreign(RunKind::Python)),
         ("shell", Kind::Foreign(RunKind::Shell)),
         ("executable", Kind::Foreign(RunKind::Executable)),
+        ("wasm", Kind::Foreign(RunKind::Wasm)),
     ];
     let kind = fields.required("kind", "kind: python", problems)?;
-    match problems.choice(kind, "spec.run.kind", &words, &["wasm", "mcp"])? {
+    match problems.choice(kind, "spec.run.kind", &words, &["mcp"])? {
         Kind::Native => native(&fields, name, problems).map(Program::Native),
         Kind::Foreign(kind) => foreign(kind, &fields, source, problems).map(Program::Foreign),
     }
@@ -75,12 +87,15 @@ fn foreign(
     source: &dyn ProgramSource,
     problems: &mut Problems<'_>,
 ) -> Option<Foreign> {
-    excluded(fields, &["native"], kind.name(), problems);
-    let toolchain = toolchain(kind, fields.get("toolchain"), problems);
+    let meaningless: &[&str] = if kind == RunKind::Wasm { &["native", "files", "toolchain"] } else { &["native"] };
+    excluded(fields, meaningless, kind.name(), problems);
+    let named = fields.get("toolchain").filter(|_| kind != RunKind::Wasm);
+    let toolchain = toolchain(kind, named, problems);
     let example = match kind {
         RunKind::Python => "path: main.py",
         RunKind::Shell => "path: main.sh",
         RunKind::Executable => "path: /usr/bin/wc",
+        RunKind::Wasm => "path: main.wasm",
     };
     let path_node = fields.required("path", example, problems);
     let absolute = kind == RunKind::Executable;
@@ -110,6 +125,9 @@ fn foreign(
         names.push((file, item.place));
     }
     let bytes = read(&names, source, problems);
+    if let (RunKind::Wasm, Some([main, ..]), Some(node)) = (kind, bytes.as_deref(), path_node) {
+        check_module(&main.bytes, node, problems);
+    }
     if let (true, Some(bytes)) = (whole, &bytes) {
         check_pin(fields.get("digest"), bytes, problems);
     }
@@ -136,7 +154,7 @@ fn toolchain(kind: RunKind, node: Option<&Node>, problems: &mut Problems<'_>) ->
     let starts = match kind {
         RunKind::Python => Some("python3"),
         RunKind::Shell => Some("sh"),
-        RunKind::Executable => None,
+        RunKind::Executable | RunKind::Wasm => None,
     };
     let Some(node) = node else { return Some(starts.map(str::to_owned)) };
     let name = toolchain_name(node, "spec.run.toolchain", problems)?;
@@ -152,6 +170,17 @@ fn toolchain(kind: RunKind, node: Option<&Node>, problems: &mut Problems<'_>) ->
     };
     problems.report(node.place, FileCode::UnknownToolchain, message, hint);
     None
+}
+
+/// Whether a file can be a module at all; the rest the worker says.
+fn check_module(bytes: &[u8], node: &Node, problems: &mut Problems<'_>) {
+    if let Err(fault) = check_wasm(bytes) {
+        let code = match fault {
+            WasmFault::TooLarge => FileCode::TooLarge,
+            WasmFault::Text | WasmFault::NotModule => FileCode::Unsupported,
+        };
+        problems.report(node.place, code, format!("`spec.run.path`: {fault}"), fault.hint());
+    }
 }
 
 fn toolchain_name(node: &Node, what: &str, problems: &mut Problems<'_>) -> Option<String> {

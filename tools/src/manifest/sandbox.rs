@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use toka_kernel::facts::is_path_segment;
 use toka_kernel::limits::{ENV_NAMES_MAX, ENV_VALUE_CHARS_MAX, MASKS_MAX, SECRETS_MAX};
 use toka_kernel::tool::{
-    Bound, Level, Net, RunLimits, Sandbox, Secret, WorkspaceKind, bounds, is_cwd, is_env_name, is_param_name, may_set,
+    Bound, Level, Net, RunLimits, Sandbox, Secret, WasmLimits, WorkspaceKind, bounds, is_cwd, is_env_name,
+    is_param_name, may_set,
 };
 
 use crate::files::quantity::{Duration, Size};
@@ -13,13 +14,35 @@ use crate::files::yaml::{Kind, Node, Place};
 use crate::files::{Fields, FileCode, Problems, Shape, clean, quote};
 
 /// The sandbox and the least level; what is wrong has its default, and an error.
-pub(super) fn sandbox(node: Option<&Node>, problems: &mut Problems<'_>) -> (Sandbox, Option<Level>) {
-    let mut sandbox = Sandbox::default();
-    let known = &["level", "fs", "workspace", "cwd", "net", "env", "limits", "seccomp", "secrets"];
-    let shape = Shape { what: "spec.sandbox", known, later: &["wasm"], prefix: None };
+///
+/// A guest has no process, files or environment of its own, so what is about those is refused; what is about a guest is
+/// refused for everything else.
+pub(super) fn sandbox(node: Option<&Node>, is_guest: bool, problems: &mut Problems<'_>) -> (Sandbox, Option<Level>) {
+    let mut sandbox = Sandbox { wasm: is_guest.then(WasmLimits::default), ..Sandbox::default() };
+    let known = &["level", "fs", "workspace", "cwd", "net", "env", "limits", "seccomp", "secrets", "wasm"];
+    let shape = Shape { what: "spec.sandbox", known, later: &[], prefix: None };
     let Some(fields) = node.and_then(|node| problems.fields(node, &shape)) else { return (sandbox, None) };
     let words = [("strong", Level::Strong), ("landlock", Level::Landlock)];
     let level = fields.get("level").and_then(|node| problems.choice(node, "spec.sandbox.level", &words, &["none"]));
+    let meaningless: &[&str] = if is_guest { &GUEST_HAS_NO } else { &["wasm"] };
+    for name in meaningless.iter().filter(|name| fields.get(name).is_some()) {
+        let which = if is_guest { "does not go" } else { "goes only" };
+        let message = format!("`spec.sandbox.{name}` {which} with `kind: wasm`");
+        problems.report(fields.place_of(name), FileCode::Conflict, message, "leave it out, or choose another kind");
+    }
+    if is_guest {
+        if level == Some(Level::Landlock) {
+            let message = "a guest runs at `level: strong` only";
+            problems.report(fields.place_of("level"), FileCode::BadSandbox, message, "write `level: strong`");
+        }
+        if let (Some(node), Some(wasm)) = (fields.get("wasm"), &mut sandbox.wasm) {
+            guest(node, wasm, problems);
+        }
+        if let Some(node) = fields.get("limits") {
+            limits(node, &mut sandbox.limits, problems);
+        }
+        return (sandbox, level);
+    }
     if let Some(node) = fields.get("fs") {
         fs(node, &mut sandbox, problems);
         if level == Some(Level::Landlock) && sandbox.shm_bytes > 0 {
@@ -247,6 +270,20 @@ fn limits(node: &Node, limits: &mut RunLimits, problems: &mut Problems<'_>) {
     numbers.size("stderr_bytes", bounds::STDERR_BYTES, &mut limits.stderr_bytes);
     numbers.size("output_total_bytes", bounds::OUTPUT_TOTAL_BYTES, &mut limits.output_total_bytes);
     numbers.time("grace", bounds::GRACE_US, &mut limits.grace_us);
+}
+
+/// What a guest has none of.
+const GUEST_HAS_NO: [&str; 7] = ["fs", "workspace", "cwd", "net", "env", "seccomp", "secrets"];
+
+fn guest(node: &Node, wasm: &mut WasmLimits, problems: &mut Problems<'_>) {
+    let what = "spec.sandbox.wasm";
+    let known = &["fuel", "stack_bytes", "table_elements", "clock_step_us"];
+    let Some(fields) = problems.fields(node, &Shape { what, known, later: &[], prefix: None }) else { return };
+    let mut numbers = Numbers { fields: &fields, what, problems };
+    numbers.count("fuel", bounds::FUEL, &mut wasm.fuel);
+    numbers.size("stack_bytes", bounds::STACK_BYTES, &mut wasm.stack_bytes);
+    numbers.count("table_elements", bounds::TABLE_ELEMENTS, &mut wasm.table_elements);
+    numbers.count("clock_step_us", bounds::CLOCK_STEP_US, &mut wasm.clock_step_us);
 }
 
 /// The numbers of one mapping, each with its bound.

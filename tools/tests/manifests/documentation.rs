@@ -31,10 +31,14 @@ fn blocks(page: &str) -> BTreeMap<&str, &str> {
 fn the_manifests_on_the_page_are_good_and_its_script_runs() {
     let page = page();
     let blocks = blocks(&page);
-    let files: BTreeMap<&str, &[u8]> =
-        [("words.py", blocks["words.py"].as_bytes()), ("/usr/bin/sha256sum", b"\x7fELF")].into();
+    let files: BTreeMap<&str, &[u8]> = [
+        ("words.py", blocks["words.py"].as_bytes()),
+        ("/usr/bin/sha256sum", b"\x7fELF"),
+        ("echo.wasm", b"\0asm\x01\0\0\0"),
+    ]
+    .into();
     let manifests: Vec<&&str> = blocks.keys().filter(|name| name.ends_with(".tool.yaml")).collect();
-    assert_eq!(manifests.len(), 2);
+    assert_eq!(manifests.len(), 3);
     for name in manifests {
         Manifest::read(name, blocks[*name].as_bytes(), &files).unwrap_or_else(|errors| panic!("{errors:#?}"));
     }

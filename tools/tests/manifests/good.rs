@@ -32,6 +32,31 @@ fn what_is_not_said_is_as_strict_as_it_can_be() {
 }
 
 #[test]
+fn a_guest_has_limits_of_its_own_and_no_other_program_has_them() {
+    let spec = good("  run: { kind: wasm, path: main.wasm }\n  sandbox: { wasm: { fuel: 5, clock_step_us: 0 } }").spec;
+    let run = run(&spec);
+    let wasm = run.sandbox.wasm.clone().expect("limits of a guest");
+    assert_eq!((wasm.fuel, wasm.clock_step_us), (5, 0));
+    assert_eq!((wasm.stack_bytes, wasm.table_elements), (1 << 20, 20_000));
+    assert_eq!((spec.level, run.toolchain.as_deref()), (Level::Strong.number(), None));
+    let bytes = spec.encode().expect("sound");
+    assert_eq!(ToolSpec::decode(&bytes).as_ref(), Ok(&spec));
+    let without = |change: &dyn Fn(&mut Run)| {
+        let mut spec = spec.clone();
+        change(spec.run.as_mut().expect("a foreign program"));
+        spec.encode().is_err()
+    };
+    assert!(without(&|run| run.sandbox.wasm = None));
+    assert!(without(&|run| run.sandbox.net = 2));
+    assert!(without(&|run| run.sandbox.cwd = "/workspace/a".to_owned()));
+    assert!(without(&|run| run.files = vec!["a".to_owned()]));
+    let plain = good("  run: { kind: python, path: main.py }").spec;
+    let mut odd = plain.clone();
+    odd.run.as_mut().expect("a foreign program").sandbox.wasm = Some(wasm);
+    assert!(plain.encode().is_ok() && odd.encode().is_err());
+}
+
+#[test]
 fn a_spec_survives_being_encoded_and_comments_change_nothing() {
     let one = good("  run: { kind: python, path: main.py }\n  effect: read\n  requires: [sh, git]");
     let other = good("  # why\n  requires: [git, sh]\n  effect: read\n  run: { path: main.py, kind: python }");

@@ -18,8 +18,14 @@ const HEAD: &str = "apiVersion: toka/v1\nkind: Tool\nmetadata: { name: t, versio
 
 /// What a manifest in memory can name as its program.
 fn files() -> BTreeMap<&'static str, &'static [u8]> {
-    let files: [(&str, &[u8]); 4] =
-        [("main.py", b"print(1)\n"), ("main.sh", b"echo 1\n"), ("lib/a.py", b"A = 1\n"), ("/usr/bin/tool", b"\x7fELF")];
+    let files: [(&str, &[u8]); 6] = [
+        ("main.py", b"print(1)\n"),
+        ("main.sh", b"echo 1\n"),
+        ("lib/a.py", b"A = 1\n"),
+        ("/usr/bin/tool", b"\x7fELF"),
+        ("main.wasm", b"\0asm\x01\0\0\0"),
+        ("text.wasm", b"(module)\n"),
+    ];
     files.into()
 }
 

@@ -149,3 +149,27 @@ fn a_file_takes_one_place_below_tool() {
     assert!(codes.contains(&FileCode::DuplicateName), "{codes:?}");
     good("  run: { kind: executable, path: /usr/bin/tool, files: [ lib/a.py, main.py ] }");
 }
+
+#[test]
+fn the_shipped_guest_is_what_its_text_becomes() {
+    let text = include_str!("../../manifests/guests/release_hasher.wat");
+    let assembled = wat::parse_str(text).expect("it is right");
+    let shipped = include_bytes!("../../manifests/guests/release_hasher.wasm");
+    assert!(assembled == shipped, "assemble tools/manifests/guests/release_hasher.wat anew");
+}
+
+#[test]
+fn tools_that_run_code_have_sound_specs_and_take_code() {
+    let tools = toka_tools::code_tools();
+    let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["code.python", "code.shell", "code.wasm"]);
+    for tool in &tools {
+        let bytes = tool.encode().expect("sound");
+        assert_eq!(toka_kernel::tool::ToolSpec::decode(&bytes).as_ref(), Ok(tool));
+        tool.decision(0).expect("small");
+        let source = if tool.name == "code.wasm" { "AGFzbQEAAAA=" } else { "1" };
+        let given = |arguments: serde_json::Value| toka_tools::prepare(tool, &arguments.to_string());
+        given(serde_json::json!({ "source": source, "args": ["-x", ""], "stdin": "a" })).expect("they fit");
+        assert!(given(serde_json::json!({})).is_err() && given(serde_json::json!({ "source": 1 })).is_err());
+    }
+}

@@ -22,10 +22,18 @@ use super::init::open_home;
 use super::print::{escaped, talk};
 use super::{run, tools};
 
+/// The arguments of a call, as they were given.
+pub(crate) struct Given<'a> {
+    /// Each as `NAME=VALUE`.
+    pub(crate) args: &'a [String],
+    /// All in a file.
+    pub(crate) file: Option<&'a Path>,
+}
+
 pub(crate) fn one(
     home: Option<PathBuf>,
     name: &str,
-    args: &[String],
+    given: Given<'_>,
     roots: Vec<(String, PathBuf)>,
     key: tools::Key,
     artifacts: Option<&Path>,
@@ -36,7 +44,10 @@ pub(crate) fn one(
     let named = |name: &str| listed.iter().map(|tool| &tool.spec).find(|spec| spec.name == name);
     let names = listed.iter().map(|tool| tool.spec.name.as_str());
     let spec = named(name).ok_or_else(|| tools::unknown(name, names))?;
-    let arguments = arguments(args)?;
+    let arguments = match given.file {
+        Some(file) => arguments_of(file)?,
+        None => arguments(given.args)?,
+    };
     let agent = agent(spec, spec.probe.as_ref().and_then(|probe| named(&probe.tool)), &arguments);
     let files = BTreeMap::from([("call.yaml".to_owned(), agent.into_bytes())]);
     let set = AgentSet::from_files("call.yaml", &files).map_err(|errors| {
@@ -66,6 +77,19 @@ fn arguments(args: &[String]) -> Result<Map<String, Value>, Failure> {
         }
     }
     Ok(arguments)
+}
+
+/// The object that a file holds.
+fn arguments_of(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let shown = file.display();
+    let bytes = std::fs::read(file).map_err(|error| Failure::new(exit::UNREADABLE, format!("{shown}: {error}")))?;
+    let wrong = |why: String| Failure::new(exit::USAGE, format!("{shown}: {why}")).hint("write one JSON object");
+    match serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))? {
+        Value::Object(arguments) => Ok(arguments),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Err(wrong("these arguments are no object".to_owned()))
+        }
+    }
 }
 
 /// An agent file whose only step is the call. It asks for what the call takes.
@@ -100,7 +124,11 @@ fn tell(home: &Home, session: SessionId, artifacts: Option<&Path>, as_json: bool
         {
             let code = Code::from_number(refused.code).map_or("?", Code::name);
             let need = refused.need.as_ref().map(|need| format!(", it would need {need}")).unwrap_or_default();
-            return Err(Failure::new(exit::DENIED, format!("the call was refused: {code}{need}")));
+            let detail = parsed(blob(&store, session, event, refused.detail)?);
+            let rule =
+                detail.as_ref().and_then(|detail| detail["rule"].as_str()).map(|rule| format!(": {}", escaped(rule)));
+            let rule = rule.unwrap_or_default();
+            return Err(Failure::new(exit::DENIED, format!("the call was refused: {code}{need}{rule}")));
         }
     }
     Err(Failure::new(exit::FAILURE, "the call did not come to an end"))

@@ -497,15 +497,7 @@ pub(crate) fn refuse_file(errors: &[FileError]) -> Failure {
     if errors.iter().any(|error| error.code == FileCode::Unreadable) {
         return Failure::new(exit::UNREADABLE, what);
     }
-    if errors.iter().all(|error| error.code == FileCode::Unsupported && error.message.contains("`code`")) {
-        return sandbox_missing("a `code` step runs foreign code");
-    }
     Failure::new(exit::FAILURE, what)
-}
-
-fn sandbox_missing(what: &str) -> Failure {
-    Failure::new(exit::SANDBOX, format!("{what}, and this version runs registered tools only"))
-        .hint("make a tool of it: docs/TOOLS.md")
 }
 
 pub(crate) fn failed(error: RunError) -> Failure {

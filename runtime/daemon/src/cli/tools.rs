@@ -22,7 +22,7 @@ use toka_runtime::sandbox::{Launcher, Program, ProgramFiles};
 use toka_runtime::system::{System, SystemError, known_tools};
 use toka_store::{Log, ReadLog, SqliteReader};
 use toka_tools::files::FileError;
-use toka_tools::{Manifest, SHIPPED, pin_text};
+use toka_tools::{CODE_PREFIX, Manifest, SHIPPED, code_tools, code_types, pin_text};
 
 use super::failure::{Failure, exit};
 use super::init::{ask_passphrase, open_home};
@@ -102,6 +102,9 @@ enum Verb {
         /// An argument; a value that is JSON is taken as such, any other as text
         #[arg(value_name = "NAME=VALUE")]
         args: Vec<String>,
+        /// A file that holds all arguments, as one JSON object
+        #[arg(long, value_name = "FILE", conflicts_with = "args")]
+        args_file: Option<PathBuf>,
         /// A directory that path arguments may name; repeat for more
         #[arg(long = "root", value_name = "NAME=DIR", value_parser = super::run::named_root)]
         roots: Vec<(String, PathBuf)>,
@@ -135,8 +138,9 @@ pub(crate) fn run(tools: Tools, home: Option<PathBuf>) -> Result<u8, Failure> {
         }
         Verb::Approve { name, key, json } => approve(&open_home(home)?, &name, &key, json),
         Verb::Pin { file } => pin(&file),
-        Verb::Call { name, args, roots, artifacts, key, json } => {
-            super::call::one(home, &name, &args, roots, key, artifacts.as_deref(), json)
+        Verb::Call { name, args, args_file, roots, artifacts, key, json } => {
+            let given = super::call::Given { args: &args, file: args_file.as_deref() };
+            super::call::one(home, &name, given, roots, key, artifacts.as_deref(), json)
         }
     }
 }
@@ -144,14 +148,14 @@ pub(crate) fn run(tools: Tools, home: Option<PathBuf>) -> Result<u8, Failure> {
 /// A tool of this node, wherever it comes from.
 pub(crate) struct Listed {
     pub(crate) spec: ToolSpec,
-    /// `native`, `shipped` or `registered`.
+    /// `native`, `shipped`, `code` or `registered`.
     pub(crate) from: &'static str,
     pub(crate) state: ToolState,
     known: Option<KnownTool>,
     tool: Option<Tool>,
 }
 
-/// The tools that come with the node: those in its program, and those shipped with it.
+/// The tools that come with the node: those in its program, those shipped with it, and those that run code.
 fn own() -> Result<Vec<Listed>, Failure> {
     let listed = |from, spec, tool| Listed { spec, from, state: ToolState::Approved, known: None, tool };
     let mut own: Vec<Listed> =
@@ -160,6 +164,10 @@ fn own() -> Result<Vec<Listed>, Failure> {
         let spec = shipped.load().map_err(|errors| refuse(&errors))?.spec;
         let program = Program::new(spec.clone(), ProgramFiles::Shipped(shipped));
         own.push(listed("shipped", spec, program.map(|program| Tool::Program(Arc::new(program)))));
+    }
+    for spec in code_tools() {
+        let program = Program::new(spec.clone(), ProgramFiles::Arguments);
+        own.push(listed("code", spec, program.map(|program| Tool::Program(Arc::new(program)))));
     }
     Ok(own)
 }
@@ -198,8 +206,12 @@ pub(crate) fn usable(listed: Vec<Listed>) -> Vec<Tool> {
 pub(crate) fn launcher() -> Option<Arc<Launcher>> {
     let this = std::env::current_exe().ok()?;
     let beside = this.with_file_name("toka-jail");
-    let found = Launcher::open(&beside).or_else(|_| Launcher::open(&this));
-    found.ok().map(Arc::new)
+    let found = Launcher::open(&beside).or_else(|_| Launcher::open(&this)).ok()?;
+    let worker = this.with_file_name("toka-wasm");
+    let worker = if worker.exists() || !cfg!(feature = "wasm") { worker } else { this };
+    // Without a worker everything else runs, and a guest says what is missing.
+    let found = if worker.exists() { found.with_worker(&worker).ok()? } else { found };
+    Some(Arc::new(found))
 }
 
 /// Every tool of this node as its store has it now; a session that runs is not in the way.
@@ -321,6 +333,10 @@ fn question(probe: &Probe) -> String {
 }
 
 pub(crate) fn unknown<'n>(name: &str, names: impl Iterator<Item = &'n str> + Clone) -> Failure {
+    if name.starts_with(CODE_PREFIX) && !names.clone().any(|known| known == name) {
+        let failure = Failure::new(exit::USAGE, format!("UNSUPPORTED_CODE_TYPE: this version does not run `{name}`"));
+        return failure.hint(format!("types of code are {}", code_types().join(", ")));
+    }
     let failure = Failure::new(exit::USAGE, format!("this node has no tool `{name}`"));
     match toka_tools::files::nearest(name, names) {
         Some(near) => failure.hint(format!("did you mean `{near}`?")),

@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use toka_jail::spec::{Identity, Mask, Net};
-use toka_jail::status::{Fault, GO, Record, Stage};
+use toka_jail::status::{FAILED, Fault, GO, Record, Stage};
 
-use crate::supervisor::{As, Plan};
+use crate::supervisor::{As, Plan, holding};
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -29,6 +29,25 @@ fn shell_and_python_run_as_somebody_without_a_name() {
         assert_eq!((ended.wait, ended.stdout.as_str()), (Some(9 << 8), "2\n1000\n/workspace\n"), "{ended:#?}");
         let ended = Plan::strong("/usr/bin/python3", &["-c", "import os; print(os.getuid(), os.getpid())"]).run(who);
         assert_eq!(ended.succeeded().stdout, "1000 2\n");
+    }
+}
+
+#[test]
+fn a_program_runs_from_its_descriptor_and_no_name_leads_to_it() {
+    for who in As::each() {
+        let mut plan = Plan::strong(
+            "/nowhere",
+            &["-c", "for n in 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && echo $n; done; echo /nowhere*; exit 9"],
+        );
+        let shell = fs::read("/bin/sh").expect("it is there");
+        plan.spec.image = Some(plan.input(holding(&shell)));
+        let ended = plan.run(who);
+        assert_eq!((ended.wait, ended.stdout.as_str()), (Some(9 << 8), "/nowhere*\n"), "{ended:#?}");
+        let mut plan = Plan::strong("/bin/true", &[]);
+        plan.spec.image = Some(plan.input(holding(b"no program")));
+        let ended = plan.run(who);
+        let fault = Fault { stage: Stage::Exec, errno: Errno::NOEXEC.raw_os_error() };
+        assert_eq!((ended.failed, ended.wait), (Some(fault), Some(FAILED << 8)), "{ended:#?}");
     }
 }
 

@@ -67,6 +67,7 @@ impl Plan {
             shm: None,
             net: Net::None,
             program: program.to_owned(),
+            image: None,
             argv: [program].iter().chain(args).map(|&arg| arg.to_owned()).collect(),
             env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("LANG".to_owned(), "C.UTF-8".to_owned())],
             cwd: "/workspace".to_owned(),

@@ -1,0 +1,6 @@
+//! The worker for guests as a program of its own.
+#![forbid(unsafe_code)]
+
+fn main() {
+    toka_wasm::enter()
+}
