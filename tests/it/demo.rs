@@ -25,10 +25,10 @@ fn the_demo_finds_what_was_planted_and_every_attack() {
     let numbers: Value = serde_json::from_str(&ran.out).expect("one JSON document");
     let told = |name: &str| numbers[name].as_u64().unwrap_or_else(|| panic!("{name} in {numbers}"));
     let promised = [
-        ("planted", 4),
-        ("found", 4),
-        ("refused", 1),
-        ("stopped", 1),
+        ("planted", 5),
+        ("found", 5),
+        ("refused", 2),
+        ("stopped", 2),
         ("repeated", 0),
         ("attacks", 5),
         ("attacks_found", 5),
@@ -37,7 +37,8 @@ fn the_demo_finds_what_was_planted_and_every_attack() {
         assert_eq!(told(name), number, "{name} in {numbers}");
     }
     assert_eq!(numbers["schema"], "toka/demo/1");
-    assert_eq!(numbers["verified"], true);
+    assert_eq!(numbers["verified"], 2);
+    assert!(told("answers") > 0 && told("answers") == told("answers_again"), "{numbers}");
     assert!(told("entries") > told("killed_at"), "{numbers}");
     assert_eq!(left_behind(&desk), 0);
     assert!(!desk.at("home").exists(), "it leaves the node of its user alone");
@@ -48,8 +49,8 @@ fn the_demo_keeps_its_files_when_asked_to() {
     let desk = Desk::empty();
     let ran = demo(&desk, &["--keep", "kept"]);
     ran.expect(0);
-    let summary = ran.out.lines().find(|line| line.contains("of 4 faults found")).expect("a summary");
-    let promised = "4 of 4 faults found, 1 request refused, 1 program stopped by its jail, 0 finished calls repeated, \
+    let summary = ran.out.lines().find(|line| line.contains("of 5 faults found")).expect("a summary");
+    let promised = "5 of 5 faults found, 2 requests refused, 2 programs stopped by their jail, 0 finished calls repeated, \
                     5 of 5 attacks found; ";
     assert!(summary.starts_with(promised), "{summary}");
     assert_eq!(left_behind(&desk), 0);

@@ -200,15 +200,17 @@ fn the_help_names_every_verb() {
     Usage: toka [OPTIONS] <COMMAND>
 
     Commands:
-      init      Make the node's folder: keys, store and origin
-      demo      Show the whole thing in a few seconds, on a sample project, with no key and no network
-      run       Run an agent file in a new session, or go on with one that was interrupted
-      sessions  List, show and export sessions
-      tools     List, check, register and approve tools
-      calls     Say what came of a call whose outcome a crash has hidden
-      doctor    Try what this machine can confine, step by step
-      replay    Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
-      help      Print this message or the help of the given subcommand(s)
+      init         Make the node's folder: keys, store and origin
+      demo         Show the whole thing in a few seconds, on a sample project, with no key and no network
+      run          Run an agent file in a new session, or go on with one that was interrupted
+      orchestrate  Run the agents of a folder together, in the order of their dependencies
+      sessions     List, show and export sessions
+      tools        List, check, register and approve tools
+      calls        Say what came of a call whose outcome a crash has hidden
+      model        List the providers of models, or answer as one that follows a script
+      doctor       Try what this machine can confine, step by step
+      replay       Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
           --home <DIR>  The node's folder: keys, store and configuration [default: $TOKA_HOME, else $XDG_DATA_HOME/toka]

@@ -519,3 +519,65 @@ fn a_recorded_session_runs_again_without_its_server_and_a_changed_request_is_a_m
         other.ran
     );
 }
+
+/// Every file below a folder, read whole.
+fn everything(dir: &std::path::Path, found: &mut Vec<(std::path::PathBuf, Vec<u8>)>) {
+    for entry in std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        match entry.is_dir() {
+            true => everything(&entry, found),
+            false => found.push((entry.clone(), std::fs::read(&entry).unwrap_or_default())),
+        }
+    }
+}
+
+#[test]
+fn a_key_reaches_its_server_and_stands_nowhere_else() {
+    const KEY: &str = "sk-canary-5f1d2c3b4a596877";
+    let desk = Desk::with_node();
+    let echo = format!("reply: {{ text: \"your key is {KEY}\", calls: [ {READ} ] }}");
+    desk.write(
+        "model.yaml",
+        script(&lane(
+            "solo",
+            &[&echo, "reply: [ { status: 500 }, { calls: [ { tool: agent.finish, arguments: { result: 1 } } ] } ]"],
+        )),
+    );
+    let mut server = desk
+        .command("toka", &["model", "serve-script", "--script", "model.yaml"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut url = String::new();
+    let out = server.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut url).expect("a line");
+    let config = format!(
+        "[gateway.providers.shop]\ndialect = \"openai_chat\"\nbase_url = \"{}\"\nkey = \"env:SHOP_KEY\"\n\
+         prices = {{ demo = {{ input = \"1.00\", output = \"2.00\" }} }}\n",
+        url.trim()
+    );
+    desk.write("home/config.toml", config);
+    let file = agent("solo", "", "  budget: { usd: \"1.00\" }\n").replace("provider: scripted", "provider: shop");
+    desk.write("agent.yaml", file);
+    let args = ["run", "agent.yaml", "--root", "project=project", "--grant-requested", "--json"];
+    let told = Told::of(desk.ran_with("toka", &args, &[("SHOP_KEY", KEY)]));
+    told.ran.expect(0);
+    let session = told.end["session"].as_str().expect("a session").to_owned();
+    let exported = desk.toka(&["sessions", "export", &session, "-o", "session.tkb"]);
+    exported.expect(0);
+    let without = Told::of(desk.toka(&args));
+    without.ran.expect(1);
+    assert!(without.ran.err.contains("NO_KEY"), "{}", without.ran);
+    server.kill().expect("kills");
+    server.wait().expect("ends");
+    // The script of the server is the one place that it was written to.
+    std::fs::remove_file(desk.at("model.yaml")).expect("a file");
+    let mut found = Vec::new();
+    everything(&desk.at("."), &mut found);
+    assert!(found.len() > 5);
+    let holds = |bytes: &[u8]| bytes.windows(KEY.len()).any(|part| part == KEY.as_bytes());
+    let leaks: Vec<_> = found.iter().filter(|(_, bytes)| holds(bytes)).map(|(path, _)| path).collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
+    for text in [&told.ran.out, &told.ran.err, &without.ran.out, &without.ran.err, &exported.out, &exported.err] {
+        assert!(!holds(text.as_bytes()), "{text}");
+    }
+}

@@ -125,3 +125,32 @@ fn one_place_in_what_is_shipped_starts_processes() {
         "only the supervisor and the demo start processes; what is to run goes through the executors:",
     );
 }
+
+/// What decides what is asked next, and what may never be named there: whatever runs, sends or stores.
+const APART: [(&str, &[&str]); 3] = [
+    (
+        "runtime/src/agents",
+        &["crate::executor", "crate::sandbox", "toka_store", "std::process", "std::net", "reqwest", "tokio"],
+    ),
+    (
+        "runtime/src/orchestration.rs",
+        &["crate::executor", "crate::sandbox", "crate::gateway", "toka_store", "std::process", "std::net"],
+    ),
+    ("runtime/src/gateway/recorded.rs", &["reqwest", "tokio", "std::net", "std::process"]),
+];
+
+#[test]
+fn what_decides_runs_and_sends_nothing() {
+    let mut found = Vec::new();
+    for (place, names) in APART {
+        let files: Vec<String> = tree::files().filter(|file| file.starts_with(place)).collect();
+        assert!(!files.is_empty(), "{place} has moved");
+        for file in files {
+            for line in tree::text(&file).lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let named = names.iter().filter(|name| line.contains(*name));
+                found.extend(named.map(|name| format!("{file} names {name}: {}", line.trim())));
+            }
+        }
+    }
+    tree::none(&found, "agents and orchestration ask for things, and a recorded answer opens nothing:");
+}

@@ -41,7 +41,10 @@ struct Measured {
     repeated: usize,
     rerun: usize,
     entries: u64,
-    verified: bool,
+    verified: usize,
+    /// Answers of models, and those that were the same when models answered from the record.
+    answers: usize,
+    again: usize,
     attacks: usize,
     attacks_found: usize,
 }
@@ -51,10 +54,11 @@ impl Measured {
     fn off(&self) -> Vec<String> {
         let expected = [
             ("faults found", self.found, PLANTED.len()),
-            ("requests refused", self.refused, 1),
-            ("programs stopped by their jail", self.stopped, 1),
+            ("requests refused", self.refused, 2),
+            ("programs stopped by their jail", self.stopped, 2),
             ("calls repeated", self.repeated, 0),
-            ("logs verified", usize::from(self.verified), 1),
+            ("logs verified", self.verified, 2),
+            ("answers repeated from the record", self.again, self.answers),
             ("attacks made", self.attacks, 5),
             ("attacks found", self.attacks_found, 5),
         ];
@@ -67,7 +71,7 @@ impl Measured {
             "schema": "toka/demo/1", "planted": PLANTED.len(), "found": self.found, "refused": self.refused,
             "stopped": self.stopped,
             "killed_at": self.killed_at, "repeated": self.repeated, "rerun": self.rerun, "entries": self.entries,
-            "verified": self.verified, "attacks": self.attacks, "attacks_found": self.attacks_found,
+            "verified": self.verified, "answers": self.answers, "answers_again": self.again, "attacks": self.attacks, "attacks_found": self.attacks_found,
             "seconds": seconds,
         })
     }
@@ -123,14 +127,18 @@ impl Stage {
         measured.rerun = resumed.started.intersection(&interrupted.admitted).count() - measured.repeated;
         let session = resumed.session.clone();
         self.tell_findings(&session, &mut measured)?;
-        measured.entries = self.prove(&session, &mut measured.verified)?;
+        let model = self.ask_models(&mut measured)?;
+        self.count_faults(&mut measured);
+        measured.entries = self.prove(&session, "session.tkb", &mut measured.verified)?;
+        measured.entries += self.prove(&model, "model.tkb", &mut measured.verified)?;
+        self.answer_again(&model, &mut measured)?;
         self.attack(&mut measured)?;
         Ok(measured)
     }
 
     fn set_up(&self) -> Result<(), Failure> {
         self.say("Toka runs AI agents so that what they may do is bounded and what they did can be proved.\n");
-        self.chapter("A project with four planted faults, and a node with keys of its own");
+        self.chapter("A project with five planted faults, and a node with keys of its own");
         let tools = self.dir.join("tools");
         sample::write(&self.dir.join("project"), &self.dir.join("agents"), &tools)?;
         let home = self.dir.join("home");
@@ -198,9 +206,7 @@ impl Stage {
 
     fn tell_findings(&self, session: &str, measured: &mut Measured) -> Result<(), Failure> {
         self.chapter("What the agents found, and what they were refused");
-        let findings = sample::found(&self.dir.join("project"));
-        measured.found = findings.len();
-        for fault in &findings {
+        for fault in sample::found(&self.dir.join("project")) {
             self.note(&format!("found: {} ({})", fault.what, fault.path));
         }
         let shown = self.toka(&["sessions", "show", session, "--json"])?;
@@ -226,14 +232,80 @@ impl Stage {
         Ok(())
     }
 
+    /// Lets a model choose what agents do. It reads a file that tells it to steal, and it obeys.
+    fn ask_models(&self, measured: &mut Measured) -> Result<String, Failure> {
+        self.chapter(
+            "A model leads two others; a file of the project tells one of them to fetch a secret, and it obeys",
+        );
+        let agents = self.dir.join("agents");
+        let project = format!("project={}", text(&self.dir.join("project")));
+        let (agent, script) = (text(&agents.join(sample::MODEL_AGENT)), text(&agents.join(sample::MODEL_SCRIPT)));
+        let ran =
+            self.toka(&["run", &agent, "--root", &project, "--grant-requested", "--model-script", &script, "--json"])?;
+        ran.expect(exit::OK)?;
+        let (mut asked, mut spawned, mut session) = (0, 0, String::new());
+        for line in ran.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let what = line["what"].as_str().unwrap_or_default();
+            session = line["session"].as_str().map_or(session, str::to_owned);
+            match line["kind"].as_str() {
+                Some("CallFinished") => {
+                    asked += usize::from(what.starts_with("model."));
+                    measured.stopped += usize::from(what == STOPPED);
+                }
+                Some("AgentSpawned") => spawned += 1,
+                Some("Refused") if what.contains(BEYOND) => {
+                    measured.refused += 1;
+                    self.note(&format!("refused: {} asked for {what}", line["who"].as_str().unwrap_or_default()));
+                }
+                Some(_) | None => {}
+            }
+        }
+        measured.answers = asked;
+        self.note(&format!(
+            "{asked} answers of a model over HTTP, {spawned} agents, each with grants within its parent's"
+        ));
+        self.note("stopped by its jail, again: line-counter, which the model was allowed to call");
+        Ok(session)
+    }
+
+    fn count_faults(&self, measured: &mut Measured) {
+        let findings = sample::found(&self.dir.join("project"));
+        measured.found = findings.len();
+        if let Some(fault) = findings.iter().find(|fault| fault.finding == "audit/sums.txt") {
+            self.note(&format!("found by a WASM guest: {} ({})", fault.what, fault.path));
+        }
+    }
+
+    /// Runs the agents of the model once more, in a fresh process, with answers from the record and no server.
+    fn answer_again(&self, session: &str, measured: &mut Measured) -> Result<(), Failure> {
+        let agent = text(&self.dir.join("agents").join(sample::MODEL_AGENT));
+        let project = format!("project={}", text(&self.dir.join("project")));
+        let ran =
+            self.toka(&["run", &agent, "--root", &project, "--grant-requested", "--model-record", session, "--json"])?;
+        ran.expect(exit::OK)?;
+        let entries = ran.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let answered = |entry: &Value| {
+            entry["kind"] == "CallFinished"
+                && entry["what"].as_str().is_some_and(|what| what.starts_with("model.") && what.ends_with(" succeeded"))
+        };
+        measured.again = entries.filter(answered).count();
+        self.note(&format!(
+            "with the model's server gone, {} of {} answers came from the record",
+            measured.again, measured.answers
+        ));
+        Ok(())
+    }
+
     /// Exports the session and verifies it in a fresh process, with nothing but the file and the root's public key.
-    fn prove(&self, session: &str, verified: &mut bool) -> Result<u64, Failure> {
-        self.chapter("A stranger verifies the log offline, with one file and one public key");
-        let bundle = text(&self.dir.join("session.tkb"));
+    fn prove(&self, session: &str, file: &str, verified: &mut usize) -> Result<u64, Failure> {
+        if *verified == 0 {
+            self.chapter("A stranger verifies each log offline, with one file and one public key");
+        }
+        let bundle = text(&self.dir.join(file));
         self.toka(&["sessions", "export", session, "-o", &bundle, "--json"])?.expect(exit::OK)?;
         let ran = self.verify(Path::new(&bundle))?;
         let report: Value = parse(&ran.out)?;
-        *verified = ran.exit == exit::OK;
+        *verified += usize::from(ran.exit == exit::OK);
         let entries = report["checked"]["entries"].as_u64().unwrap_or(0);
         let signatures = report["checked"]["signatures"].as_u64().unwrap_or(0);
         self.note(&format!(
@@ -269,7 +341,7 @@ impl Stage {
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
-            "\n{} of {} faults found, {} request refused, {} program stopped by its jail, {} finished calls repeated, \
+            "\n{} of {} faults found, {} requests refused, {} programs stopped by their jail, {} finished calls repeated, \
              {} of {} attacks found; {} entries, {seconds:.1} s",
             measured.found,
             PLANTED.len(),
