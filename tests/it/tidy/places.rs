@@ -136,7 +136,7 @@ const APART: [(&str, &[&str]); 3] = [
         "runtime/src/orchestration.rs",
         &["crate::executor", "crate::sandbox", "crate::gateway", "toka_store", "std::process", "std::net"],
     ),
-    ("runtime/src/gateway/recorded.rs", &["reqwest", "tokio", "std::net", "std::process"]),
+    ("runtime/src/gateway/recorded.rs", &["reqwest", "tokio::", "std::net", "std::process"]),
 ];
 
 #[test]
