@@ -138,7 +138,7 @@ fn metadata_of(node: &Node, problems: &mut Problems<'_>) -> Option<Metadata> {
     let name_node = fields.required("name", "name: my-tool", problems);
     let name = name_node.and_then(|node| problems.name(node, "metadata.name"));
     if let (Some(node), Some(name)) = (name_node, &name)
-        && let Some(first) = name.split('.').next().filter(|first| ["code", "model"].contains(first))
+        && let Some(first) = name.split('.').next().filter(|first| ["agent", "code", "model"].contains(first))
     {
         let message = format!("names that begin with `{first}` are kept for the node");
         problems.report(node.place, FileCode::ReservedName, message, "choose another first part");
