@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toka_kernel::body::v1::{
     AttemptAsked, AttemptUsage, CloseAsked, CommitAsked, EndAsked, FirstPrincipal, GrantAsked, ReportAsked,
-    ResolveAsked, StartAsked,
+    ResolveAsked, StartAsked, StopAsked,
 };
 use toka_kernel::capability::{Capability, Scope};
 use toka_kernel::hash::{Context, derive};
@@ -499,13 +499,33 @@ impl Session {
             });
             taken.map_err(CommitError::from)?;
             let Some(report) = self.executors.wait() else {
-                return Err(self.in_doubt().unwrap_or_else(|| RunError::Stuck(self.waiting())));
+                if let Some(doubt) = self.in_doubt() {
+                    return Err(doubt);
+                }
+                if self.stop_paused()? {
+                    continue;
+                }
+                return Err(RunError::Stuck(self.waiting()));
             };
             self.hear(report)?;
             while let Some(report) = self.executors.reported_already() {
                 self.hear(report)?;
             }
         }
+    }
+
+    /// Stops an agent that is paused while nothing runs that could resume it; whether there was one. Its opener asks for
+    /// it, and who waits for the agent reads how it ended.
+    fn stop_paused(&mut self) -> Result<bool, RunError> {
+        let paused = |(_, row): &(AgentId, &toka_projections::AgentRow)| row.state == AgentState::Paused;
+        let Some((agent, _)) = self.views().agents.iter().find(paused) else { return Ok(false) };
+        let opener = self.engine.state().opener();
+        let id = CommandId::of(derive(Context::CommandId, &[&agent.0, b"nobody resumes it"]));
+        let asked = StopAsked { agent, why: NOBODY_RESUMES, reason: Some(0) };
+        let reason = b"it is paused, and nobody is left who could resume it".to_vec();
+        let event = self.commit(opener, id, Ask::StopAgent(asked), &[reason])?;
+        refused("stopping a paused agent", &event)?;
+        Ok(true)
     }
 
     fn hear(&mut self, report: Report) -> Result<(), RunError> {
@@ -787,6 +807,8 @@ fn orchestrator_of(origin: &str) -> PrincipalId {
 const SERVICE: u8 = 4;
 /// How an agent ends that was stopped.
 const STOPPED: u8 = 3;
+/// Why an agent is stopped: somebody above it says so.
+const NOBODY_RESUMES: u8 = 2;
 /// How an agent ends that has done its work.
 const COMPLETED: u8 = 1;
 

@@ -358,9 +358,9 @@ impl Session {
     /// What an agent and those below it need to ask their models: within its own budget, and within what its parent has.
     fn model_grants(&self, by: AgentId, spec: &AgentSpec, texts: &[String]) -> Vec<String> {
         let budget = spec.agent().budget;
-        let given = |name: &str| texts.iter().any(|text| text.starts_with(&format!("model:{name}")));
-        let mut grants = Vec::new();
-        for model in models_of(spec).iter().filter(|model| !given(&model.capability_name())) {
+        let given: Vec<Scope> = texts.iter().filter_map(|text| Some(Capability::parse(text).ok()?.scope)).collect();
+        let mut grants: Vec<String> = Vec::new();
+        for model in &models_of(spec) {
             let scope = ExactName::parse(&model.capability_name()).map(|name| Scope::Model(NamePat::Exact(name)));
             let above = scope.ok().and_then(|scope| {
                 let mut held = self.held(by);
@@ -372,7 +372,10 @@ impl Session {
                 above.map_or(own, |above| above.min(own))
             };
             let (tokens, cost) = (least(Dim::Tokens, budget.tokens), least(Dim::CostMicro, budget.cost_micro));
-            grants.extend(model_grants(model, tokens, cost).iter().map(ToString::to_string));
+            let own = model_grants(model, tokens, cost);
+            // What was chosen for the agent stands in the place of what it would get by itself.
+            let chosen = |cap: &&Capability| !given.iter().any(|scope| cap.scope.within(scope).is_ok());
+            grants.extend(own.iter().filter(chosen).map(ToString::to_string));
         }
         grants
     }

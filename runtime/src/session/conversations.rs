@@ -19,6 +19,9 @@ pub(crate) struct Conversations {
     unread: Vec<Vec<BlobRef>>,
 }
 
+/// What the names of models as tools begin with; no other tool may have such a name.
+const MODELS: &str = "model.";
+
 /// Reads a blob of the session.
 type ReadBlob<'a> = &'a dyn Fn(Commitment) -> Result<Option<Vec<u8>>, ReadError>;
 
@@ -31,7 +34,8 @@ impl Conversations {
     /// Notes a call of a log that is being loaded.
     pub(crate) fn load(&mut self, event: &Event) {
         let Some(command) = event.command() else { return };
-        let pieces = matches!(&command.ask, Ask::Call(asked) if asked.detail.is_none()) && event.blobs.len() > 1;
+        // One without a piece of its own has a list all the same, which the next may extend.
+        let pieces = matches!(&command.ask, Ask::Call(asked) if asked.tool.starts_with(MODELS));
         if pieces {
             self.unread.push(event.blobs.clone());
         }

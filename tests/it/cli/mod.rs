@@ -92,28 +92,25 @@ impl Desk {
         genesis["session"].as_str().expect("a session").to_owned()
     }
 
-    /// Runs `toka` and kills it as soon as it has told of so many entries; the session, unless it was over by then.
-    pub(crate) fn killed_after(&self, args: &[&str], entries: usize) -> Option<String> {
+    /// Runs `toka` and kills it as soon as it has told so many lines: the session and all that was told, unless the
+    /// session was over by then.
+    pub(crate) fn killed_after(&self, args: &[&str], lines: usize) -> Option<(String, Vec<Value>)> {
         let mut engine = self.command("toka", args).stdout(Stdio::piped()).spawn().expect("toka runs");
-        let lines = BufReader::new(engine.stdout.take().expect("piped")).lines();
-        let mut session = None;
-        let mut told = 0;
-        for line in lines {
-            let line: Value = serde_json::from_str(&line.expect("text")).expect("JSON");
-            session = session.or(line["session"].as_str().map(str::to_owned));
-            told += usize::from(line["seq"].is_u64());
-            if told == entries {
+        let mut told: Vec<Value> = Vec::new();
+        for line in BufReader::new(engine.stdout.take().expect("piped")).lines() {
+            // A line that the kill has cut was not told.
+            let Ok(line) = serde_json::from_str(&line.expect("text")) else { break };
+            told.push(line);
+            if told.len() == lines {
                 engine.kill().expect("kills");
-                break;
             }
         }
         engine.wait().expect("ends");
-        let open = self.json(&["sessions", "list"])["sessions"]
-            .as_array()
-            .expect("sessions")
-            .iter()
-            .any(|row| row["session"] == session.clone().unwrap_or_default().as_str() && row["status"] == "open");
-        session.filter(|_| open)
+        let session = told.first()?["session"].as_str()?.to_owned();
+        let listed = self.json(&["sessions", "list"]);
+        let rows = listed["sessions"].as_array().expect("sessions");
+        let row = rows.iter().find(|row| row["session"] == session.as_str()).expect("the session is listed");
+        (row["status"] == "interrupted").then_some((session, told))
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {

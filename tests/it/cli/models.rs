@@ -581,3 +581,185 @@ fn a_key_reaches_its_server_and_stands_nowhere_else() {
         assert!(!holds(text.as_bytes()), "{text}");
     }
 }
+
+/// How the calls of a session ended, in the order in which they were admitted, by what was called.
+fn outcomes(desk: &Desk, session: &str) -> Vec<String> {
+    let shown = desk.json(&["sessions", "show", session]);
+    let moments = shown["timeline"].as_array().expect("a timeline").clone();
+    let of = |kind: &str| {
+        moments
+            .iter()
+            .filter(|moment| moment["kind"] == kind)
+            .map(|moment| moment["what"].to_string())
+            .collect::<Vec<_>>()
+    };
+    [
+        of("CallFinished"),
+        of("Refused"),
+        of("TaskCompleted"),
+        of("MessageTaken").iter().map(|_| "read".to_owned()).collect(),
+    ]
+    .concat()
+}
+
+#[test]
+fn a_killed_agent_of_a_model_goes_on_and_repeats_no_call_and_no_answer() {
+    const WRITE: &str = r#"{ tool: file-writer, arguments: { path: "project:docs/out.txt", content: "x" } }"#;
+    let desk = Desk::with_node();
+    desk.write("agent.yaml", agent("solo", "", "").replace("#read\"", "#create,read,write\""));
+    let turns = [calls(&[READ, SECRET]), calls(&[WRITE]), calls(&[READ]), reply(FINISH)];
+    let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
+    desk.write("model.yaml", script(&lane("solo", &turns)));
+    let model = ["--model-script", "model.yaml", "--json"];
+    let begin = [&["run", "agent.yaml", "--root", "project=project", "--grant-requested"][..], &model].concat();
+    let whole = Told::of(desk.toka(&begin));
+    whole.ran.expect(0);
+    let expected = outcomes(&desk, whole.end["session"].as_str().expect("a session"));
+    let calls_of = |lines: &[Value], kind: &str| -> std::collections::BTreeSet<String> {
+        let of_kind = lines.iter().filter(|line| line["kind"] == kind);
+        of_kind.map(|line| line["call"].as_str().expect("an id").to_owned()).collect()
+    };
+    let mut interrupted = 0;
+    for after in 4..whole.ran.json_lines().len() {
+        let Some((session, told)) = desk.killed_after(&begin, after) else { continue };
+        interrupted += 1;
+        let rest = desk.toka(&[&["run", "--resume", session.as_str()][..], &model].concat());
+        rest.expect(0);
+        let lines = rest.json_lines();
+        let finished = calls_of(&told, "CallFinished");
+        let again: Vec<_> =
+            lines.iter().filter_map(|line| line["started"].as_str()).filter(|call| finished.contains(*call)).collect();
+        assert!(again.is_empty(), "killed after {after}: {again:?} ran again");
+        assert_eq!(outcomes(&desk, &session), expected, "killed after {after}");
+    }
+    assert!(interrupted >= 5, "{interrupted} runs were interrupted");
+}
+
+#[test]
+fn an_open_request_without_a_piece_of_its_own_is_sent_again_after_a_crash() {
+    let desk = Desk::with_node();
+    let lead = family(&desk, "");
+    let spawn = |task: &str| format!("{{ tool: agent.spawn, arguments: {{ agent: kid, task: {task} }} }}");
+    let wait = "{ tool: agent.wait, arguments: {} }";
+    let lanes = |last: &str| {
+        let kid = [
+            calls(&[READ]),
+            calls(&[r#"{ tool: file-reader, arguments: { path: "project:docs/guide.md", offset: 1 } }"#]),
+            last.to_owned(),
+        ];
+        let kid: Vec<&str> = kid.iter().map(String::as_str).collect();
+        [
+            lane(
+                "lead",
+                &[
+                    &calls(&[
+                        &spawn("one"),
+                        wait,
+                        &spawn("two"),
+                        "{ tool: agent.wait, arguments: { agents: [ kid-2 ] } }",
+                    ]),
+                    &reply(FINISH),
+                ],
+            ),
+            lane("kid", &kid),
+        ]
+        .concat()
+    };
+    desk.write("agent.yaml", &lead);
+    let answers = |last: &str| desk.write("model.yaml", script(&lanes(last)));
+    answers(&reply(FINISH));
+    let model = ["--model-script", "model.yaml", "--json"];
+    let begin = [&["run", "agent.yaml", "--root", "project=project", "--grant-requested"][..], &model].concat();
+    let whole = Told::of(desk.toka(&begin));
+    whole.ran.expect(0);
+    // The third request of the second child never gets an answer, and the engine is killed once it is out.
+    answers(&format!("reply: [ {FINISH}, {{ stall: true }} ]"));
+    let third = whole
+        .ran
+        .json_lines()
+        .iter()
+        .rposition(|line| line["who"] == "kid#2" && line["kind"] == "CallAdmitted")
+        .expect("it asks");
+    let (session, _) = desk.killed_after(&begin, third + 2).expect("it waits");
+    answers(&reply(FINISH));
+    let rest = desk.toka(&[&["run", "--resume", session.as_str()][..], &model].concat());
+    rest.expect(0);
+    let mut both = [outcomes(&desk, &session), outcomes(&desk, whole.end["session"].as_str().expect("a session"))];
+    both.iter_mut().for_each(|ends| ends.sort());
+    assert_eq!(both[0], both[1]);
+}
+
+#[test]
+fn grants_that_no_command_can_hold_are_refused_to_the_model() {
+    let desk = Desk::with_node();
+    let lead = family(&desk, "");
+    let many = format!("[ {} ]", vec!["\"tool:file-reader\""; 64].join(", "));
+    let long = format!("[ \"tool:{}\" ]", "x".repeat(8_200));
+    let spawn = |grants: &str| format!("{{ tool: agent.spawn, arguments: {{ agent: kid, grants: {grants} }} }}");
+    let lanes = lane(
+        "lead",
+        &[
+            &calls(&[&spawn(&many), &spawn(&long)]),
+            &format!("expect: {{ contains: [ \"[agent.spawn: refused BAD_ARGUMENTS]\" ] }}\n      {}", reply(FINISH)),
+        ],
+    );
+    let told = run(&desk, &lead, &lanes);
+    told.ran.expect(0);
+    assert_eq!(told.count("AgentSpawned"), 1);
+}
+
+#[test]
+fn a_paused_agent_that_nobody_can_resume_is_stopped() {
+    for last in ["{ tool: agent.finish, arguments: {} }", "{ tool: agent.wait, arguments: {} }"] {
+        let desk = Desk::with_node();
+        let lead = family(&desk, "");
+        let spawn = "{ tool: agent.spawn, arguments: { agent: kid } }";
+        let pause = "{ tool: agent.pause, arguments: { agent: kid } }";
+        let lanes = [lane("lead", &[&calls(&[spawn, pause, last]), &reply(FINISH)]), lane("kid", &[&reply(FINISH)])];
+        let told = run(&desk, &lead, &lanes.concat());
+        told.ran.expect(0);
+        assert_eq!((told.count("AgentStopping"), told.count("AgentEnded")), (1, 2), "{}", told.ran);
+    }
+}
+
+#[test]
+fn agents_are_called_by_names_that_differ() {
+    let desk = Desk::with_node();
+    desk.write("kid-2.yaml", agent("kid-2", "", ""));
+    let both = r#", agents: [ { spec: kid }, { spec: kid-2 } ]"#;
+    desk.write("kid.yaml", agent("kid", "", ""));
+    let lead = agent("lead", both, "").replace("\"tool:file-writer\" ]", "\"tool:file-writer\", \"agent:*?live=3\" ]");
+    let spawn = |who: &str| format!("{{ tool: agent.spawn, arguments: {{ agent: {who} }} }}");
+    let said =
+        |what: &str| reply(&format!("{{ calls: [ {{ tool: agent.finish, arguments: {{ result: {what} }} }} ] }}"));
+    let lanes = [
+        lane(
+            "lead",
+            &[
+                &calls(&[&spawn("kid-2"), &spawn("kid"), &spawn("kid"), "{ tool: agent.wait, arguments: {} }"]),
+                &format!(
+                    "expect: {{ results: [ {{ n: 3, pointer: /agents/0/result, equals: second }}, {{ n: 3, pointer: /agents/1/agent, equals: kid }}, {{ n: 3, pointer: /agents/1/result, equals: first }}, {{ n: 3, pointer: /agents/2/agent, equals: kid-3 }} ] }}\n      {}",
+                    reply(FINISH)
+                ),
+            ],
+        ),
+        lane("kid", &[&said("first")]),
+        lane("kid-2", &[&said("second")]),
+    ];
+    run(&desk, &lead, &lanes.concat()).ran.expect(0);
+}
+
+#[test]
+fn words_that_steer_are_bounded_like_tools() {
+    let desk = Desk::with_node();
+    let lead = family(&desk, "  limits: { calls_per_turn: 2 }\n");
+    let wait = "{ tool: agent.wait, arguments: {} }";
+    let told = run(&desk, &lead, &lane("lead", &[&calls(&[wait, wait]), &calls(&[wait]), &reply(FINISH)]));
+    told.ran.expect(1);
+    assert_eq!(told.code(), "LOOP");
+    let spawn = "{ tool: agent.spawn, arguments: { agent: kid } }";
+    let lanes = [lane("lead", &[&calls(&[spawn, wait, spawn]), &reply(FINISH)]), lane("kid", &[&reply(FINISH)])];
+    let told = run(&desk, &lead, &lanes.concat());
+    told.ran.expect(0);
+    assert_eq!(told.count("AgentSpawned"), 2);
+}

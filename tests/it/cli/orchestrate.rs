@@ -243,18 +243,21 @@ fn an_orchestrator_that_was_killed_goes_on_as_another_would_have() {
     write(&desk, "agents", diamond());
     let whole = Told::of(orchestrate(&desk, "agents", &["--max-running", "1"]));
     whole.ran.expect(0);
-    // After every entry of the work, the first ones that open and spawn aside.
-    for after in (16..whole.entries.len() - 2).step_by(5) {
-        let args =
-            ["orchestrate", "agents", "--root", "project=project", "--grant-requested", "--json", "--max-running", "1"];
-        let Some(session) = desk.killed_after(&args, after) else { continue };
+    let order = whole.what("AgentStarted");
+    let args =
+        ["orchestrate", "agents", "--root", "project=project", "--grant-requested", "--json", "--max-running", "1"];
+    let mut interrupted = 0;
+    for after in (15..whole.entries.len()).step_by(4) {
+        let Some((session, _)) = desk.killed_after(&args, after) else { continue };
+        interrupted += 1;
         let rest = Told::of(desk.toka(&["run", "--resume", &session, "--json"]));
         rest.ran.expect(0);
         assert_eq!(ends(&rest), ends(&whole), "killed after {after}");
         let shown = desk.json(&["sessions", "show", &session]);
-        let entries = shown["entries"].as_array().expect("entries");
-        let order = entries.iter().filter(|entry| entry["kind"] == "AgentStarted").map(|entry| entry["what"].clone());
-        let before: Vec<Value> = whole.what("AgentStarted").into_iter().map(Value::from).collect();
-        assert_eq!(order.collect::<Vec<_>>(), before, "killed after {after}");
+        let moments = shown["timeline"].as_array().expect("a timeline");
+        let again = moments.iter().filter(|moment| moment["kind"] == "AgentStarted");
+        let again: Vec<&str> = again.map(|moment| moment["what"].as_str().expect("text")).collect();
+        assert_eq!(again, order, "killed after {after}");
     }
+    assert!(interrupted >= 3, "{interrupted} runs were interrupted");
 }

@@ -27,6 +27,11 @@ pub const CONTROLS: [&str; 7] = [FINISH, SPAWN, WAIT, SEND, PAUSE, RESUME, STOP]
 
 /// The tool that a name which no tool can have is recorded as.
 const NAMELESS: &str = "unknown";
+/// The most grants that a model may choose for an agent, and the most bytes of one and of all: a command that holds them
+/// beside those that the agent needs for its own model can always be recorded.
+const GRANTS_MAX: usize = 32;
+const GRANT_BYTES_MAX: usize = 1_024;
+const GRANTS_BYTES_MAX: usize = 16 << 10;
 
 /// Whether a name is one of [`CONTROLS`].
 pub fn is_control(name: &str) -> bool {
@@ -92,7 +97,7 @@ fn controls(model: &ModelProgram) -> Vec<Tool> {
         "agent": { "type": "string", "enum": names },
         "task": { "type": "string", "description": "What it is to do, sent to it as a message.", "maxLength": 1_048_576 },
         "grants": {
-            "type": "array", "items": { "type": "string" }, "maxItems": 64,
+            "type": "array", "items": { "type": "string", "maxLength": GRANT_BYTES_MAX }, "maxItems": GRANTS_MAX,
             "description": "Capabilities for it, each within your own. Without them it gets those of your file.",
         },
     });
@@ -209,10 +214,21 @@ impl ModelDriver {
         let name = self.name_of(call, model, transcript);
         if is_control(&name) {
             let arguments = serde_json::from_str::<Json>(&call.arguments).ok().filter(Json::is_object);
-            return match arguments {
+            if self.answered.len() >= usize::from(model.limits.calls_per_turn) {
+                return self.nonsense(&name, "there are more calls in this answer than there may be");
+            }
+            let before = (self.streak.malformed, self.streak.refused);
+            let progress = match arguments {
                 Some(arguments) => self.control(&name, &arguments, model, transcript),
                 None => self.nonsense(&name, "the arguments are no JSON object"),
             };
+            if let Progress::Answered(_) = &progress {
+                match before == (self.streak.malformed, self.streak.refused) {
+                    true => self.streak.sense(&name, &call.arguments),
+                    false => self.streak.same(&name, &call.arguments),
+                }
+            }
+            return progress;
         }
         let index = self.answered.len();
         let ask = self.tool_ask(index, call, model, transcript);
@@ -279,6 +295,13 @@ impl ModelDriver {
         }
     }
 
+    /// A name for the next agent of a spec that no other one has.
+    fn new_handle(&self, spec: &str) -> String {
+        let numbered = (2..).map(|number| format!("{spec}-{number}"));
+        let mut names = std::iter::once(spec.to_owned()).chain(numbered);
+        names.find(|name| self.child(name).is_none()).unwrap_or_default()
+    }
+
     fn child(&self, handle: &str) -> Option<&Child> {
         self.children.iter().find(|child| child.handle == handle)
     }
@@ -309,8 +332,16 @@ impl ModelDriver {
                 given.as_array().and_then(|list| list.iter().map(|g| Some(g.as_str()?.to_owned())).collect())
             }
         };
-        let Some(grants) = grants.filter(|grants: &Vec<String>| grants.len() <= 64) else {
-            return self.nonsense(SPAWN, "`grants` is a list of at most 64 texts");
+        let own = arguments.get("grants").is_some_and(|grants| !grants.is_null());
+        let fits = |grants: &Vec<String>| {
+            let bytes = grants.iter().map(String::len);
+            grants.len() <= GRANTS_MAX
+                && bytes.clone().all(|bytes| bytes <= GRANT_BYTES_MAX)
+                && bytes.sum::<usize>() <= GRANTS_BYTES_MAX
+        };
+        let Some(grants) = grants.filter(|grants| !own || fits(grants)) else {
+            return self
+                .nonsense(SPAWN, "`grants` is a list of at most 32 texts of at most 1,024 bytes, 16 KiB together");
         };
         let path = self.call_path(self.answered.len());
         let id = self.id(transcript, &path);
@@ -339,8 +370,7 @@ impl ModelDriver {
         match transcript.records.get(&id) {
             None => Progress::Next(Next::Commands(vec![Ask::Start { id, path, agent }])),
             Some(Record::Done) => {
-                let same = self.children.iter().filter(|child| child.handle.starts_with(spec)).count();
-                let handle = if same == 0 { spec.to_owned() } else { format!("{spec}-{}", same + 1) };
+                let handle = self.new_handle(spec);
                 self.children.push(Child { handle: handle.clone(), agent });
                 Progress::Answered(words::result(SPAWN, "succeeded", Some(&json!({ "agent": handle })), false))
             }
