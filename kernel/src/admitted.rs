@@ -2,6 +2,7 @@
 
 use crate::body::v1::CallAttempted;
 use crate::capability::Scope;
+use crate::decide::attempt::is_lost;
 use crate::denial::Dim;
 use crate::facts::Fact;
 use crate::ids::{CallId, Digest, PrincipalId, Seq, SessionId, TimeUs};
@@ -28,6 +29,8 @@ pub struct AdmittedCall {
     pub(crate) envelope: Vec<Need>,
     pub(crate) caps: [Option<u64>; DIMENSIONS],
     pub(crate) deadline: TimeUs,
+    pub(crate) expiry: TimeUs,
+    pub(crate) timed_from: TimeUs,
     pub(crate) attempt: u16,
     pub(crate) not_before: TimeUs,
 }
@@ -122,6 +125,11 @@ impl AdmittedCall {
         self.deadline
     }
 
+    /// From when its wall time counts, in µs UTC: it was admitted, or its last attempt was lost.
+    pub fn timed_from(&self) -> TimeUs {
+        self.timed_from
+    }
+
     /// The attempt that is to run, from 1.
     pub fn attempt(&self) -> u16 {
         self.attempt
@@ -132,12 +140,17 @@ impl AdmittedCall {
         self.not_before
     }
 
-    /// Moves on to the attempt that follows the one of which `attempted` says that it came to nothing. What the call may
-    /// reach stays as it is.
-    pub fn try_again(&mut self, attempted: &CallAttempted) {
+    /// Moves on to the attempt that follows the one of which `attempted`, recorded at `at`, says that it came to nothing.
+    /// What the call may reach stays as it is. After one that was lost its time begins anew.
+    pub fn try_again(&mut self, attempted: &CallAttempted, at: TimeUs) {
         if attempted.call == self.id && attempted.attempt == self.attempt {
             self.attempt = self.attempt.saturating_add(1);
             self.not_before = attempted.not_before;
+            if is_lost(attempted.cause) {
+                self.timed_from = at;
+                let wall = self.reserve(Dim::WallUs).filter(|wall| *wall > 0);
+                self.deadline = wall.map_or(self.expiry, |wall| self.expiry.min(at.saturating_add(wall)));
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::body::v1::{AgentSpawned, CallAdmitted, CallFinished, Grant, Refused, 
 use crate::budget::{self, Vector};
 use crate::capability::{ExactName, Scope};
 use crate::command::{Ask, Command};
+use crate::decide::call::earliest_expiry;
 use crate::decide::{call, outcome, tool};
 use crate::entry::{Entry, Header};
 use crate::event::{Body, Event};
@@ -152,7 +153,7 @@ impl State {
             Body::ToolBound(body) => self.bind_tools(body),
             Body::CallAdmitted(body) => self.admit(header, body),
             Body::CallFinished(body) => self.finish(body),
-            Body::CallAttempted(body) => self.attempt_call(body),
+            Body::CallAttempted(body) => self.attempt_call(body, header.time_us),
             Body::CancelRequested(body) => Effects(self.mark_cancelled(body.call).into_iter().collect()),
             Body::SessionRegistered(body) => self.list_session(body),
             Body::SessionEnded(body) => self.end_session(body),
@@ -386,6 +387,8 @@ impl State {
         let executor = self.executor_of(model).unwrap_or_default();
         let envelope = self.envelope(admitted, &grants);
         let at = header.time_us;
+        let leaves: Vec<u32> = grants.iter().filter_map(|id| self.grants.find(id)).collect();
+        let expiry = earliest_expiry(self, &self.grants.union(&leaves));
         self.each_above(&grants, |node| {
             node.meter.reserve(&reserve);
             node.pass(at);
@@ -430,6 +433,8 @@ impl State {
             envelope,
             caps,
             deadline: admitted.deadline,
+            expiry,
+            timed_from: at,
             attempt: 1,
             not_before: 0,
         };

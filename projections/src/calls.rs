@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toka_kernel::body::v1::{AttemptUsage, CallAttempted, Outcome, Usage};
 use toka_kernel::ids::{CallId, CommandId, Commitment, PrincipalId, Seq, TaskId, TimeUs};
-use toka_kernel::{AdmittedCall, Body, Effect, Effects, Entry, Event};
+use toka_kernel::{AdmittedCall, Body, Effect, Effects, Entry, Event, Header};
 
 use crate::blob;
 
@@ -137,7 +137,7 @@ impl Calls {
             }
         }
         if let Body::CallAttempted(attempted) = &event.body {
-            self.attempt(entry.header().seq, event, attempted);
+            self.attempt(entry.header(), event, attempted);
         }
         let Body::CallFinished(finished) = &event.body else { return };
         let Some(row) = self.rows.get_mut(&finished.call) else { return };
@@ -152,10 +152,10 @@ impl Calls {
         self.cancelled.remove(&finished.call);
     }
 
-    fn attempt(&mut self, at: Seq, event: &Event, attempted: &CallAttempted) {
+    fn attempt(&mut self, header: &Header, event: &Event, attempted: &CallAttempted) {
         let Some(row) = self.rows.get_mut(&attempted.call) else { return };
         row.attempts.push(Attempt {
-            at,
+            at: header.seq,
             cause: attempted.cause,
             status: attempted.status,
             not_before: attempted.not_before,
@@ -163,7 +163,7 @@ impl Calls {
             part: blob(event, attempted.part),
         });
         if let Some(call) = self.open.get_mut(&row.admitted_at) {
-            call.try_again(attempted);
+            call.try_again(attempted, header.time_us);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::apply::{Effect, Effects};
 use crate::body::v1::{CallAttempted, TaskFailed, TaskScheduled, TaskSkipped, TaskStarted};
 use crate::decide::{agent, attempt};
 use crate::entry::Header;
-use crate::ids::{AgentId, CallId, MessageId, PrincipalId, TaskId, derived};
+use crate::ids::{AgentId, CallId, MessageId, PrincipalId, TaskId, TimeUs, derived};
 use crate::limits::TIME_US_MAX;
 use crate::state::rows::RowKey;
 use crate::state::{AgentState, State, Task, TaskState};
@@ -214,12 +214,16 @@ impl State {
         Effects::default()
     }
 
-    pub(super) fn attempt_call(&mut self, attempted: &CallAttempted) -> Effects {
+    pub(super) fn attempt_call(&mut self, attempted: &CallAttempted, at: TimeUs) -> Effects {
+        let lost = attempt::is_lost(attempted.cause);
+        let renewed = self.calls.get(&attempted.call).filter(|_| lost);
+        let renewed = renewed.map(|call| attempt::renewed_deadline(self, call, at));
         let Some(call) = self.calls.get_mut(&attempted.call) else { return Effects::default() };
         call.attempt = call.attempt.saturating_add(1);
+        call.deadline = renewed.unwrap_or(call.deadline);
         let (grants, reserve) = (call.grants.clone(), call.reserve);
         self.touch(RowKey::Call(attempted.call));
-        if attempt::is_lost(attempted.cause) {
+        if lost {
             self.each_above(&grants, |node| node.meter.lose(&reserve));
         }
         Effects::default()

@@ -1,7 +1,7 @@
 //! What happens to a call before it ends: an attempt that came to nothing, and a request to stop it.
 
 use crate::body::v1::{AttemptAsked, CallAttempted, CancelAsked, CancelRequested, Cmd};
-use crate::budget::CALLS;
+use crate::budget::{CALLS, WALL};
 use crate::decide::{Answer, agent, call};
 use crate::denial::{Code, Denial};
 use crate::event::Body;
@@ -31,7 +31,7 @@ pub(crate) fn report(
     if asked.attempt != call.attempt {
         return Err(Denial::new(Code::IllegalTransition).rule("attempt"));
     }
-    goes_on(call, asked, at)?;
+    goes_on(state, call, asked, at)?;
     if is_lost(asked.cause) {
         pays_again(state, call)?;
     }
@@ -65,7 +65,7 @@ fn check_form(asked: &AttemptAsked) -> Result<(), Denial> {
 }
 
 /// Whether another attempt may follow at all.
-fn goes_on(call: &Call, asked: &AttemptAsked, at: TimeUs) -> Result<(), Denial> {
+fn goes_on(state: &State, call: &Call, asked: &AttemptAsked, at: TimeUs) -> Result<(), Denial> {
     let denied = |rule: &str| Err(Denial::new(Code::ConditionNotMet).rule(rule));
     if call.cancel {
         return denied("the call is to be stopped");
@@ -78,7 +78,19 @@ fn goes_on(call: &Call, asked: &AttemptAsked, at: TimeUs) -> Result<(), Denial> 
     if call.attempt >= CALL_ATTEMPTS_MAX {
         return denied("no more attempts");
     }
-    if asked.not_before.max(at) >= call.deadline { denied("the deadline") } else { Ok(()) }
+    let deadline = if is_lost(asked.cause) { renewed_deadline(state, call, at) } else { call.deadline };
+    if asked.not_before.max(at) >= deadline { denied("the deadline") } else { Ok(()) }
+}
+
+/// Until when the attempt may run that follows one which was lost at `at`: the time in which nothing ran was not its own,
+/// but no attempt outlives a grant.
+pub(crate) fn renewed_deadline(state: &State, call: &Call, at: TimeUs) -> TimeUs {
+    let leaves: Vec<u32> = call.grants.iter().filter_map(|id| state.grants.find(id)).collect();
+    let expiry = call::earliest_expiry(state, &state.grants.union(&leaves));
+    match call.reserve[WALL] {
+        0 => expiry,
+        wall => expiry.min(at.saturating_add(wall)),
+    }
 }
 
 /// Whether the cause is one that hides what the attempt took.

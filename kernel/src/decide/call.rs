@@ -86,7 +86,7 @@ pub(crate) fn call(
     check_rates(state, &union, at)?;
     check_budgets(state, &union, &worst, &reserve).map_err(|denial| unpriced(denial, of_model))?;
     check_gates(state, &union, &leaves)?;
-    let expiry = union.iter().filter_map(|up| state.grants.at(*up).grant.cap.exp_us).min().unwrap_or(TIME_US_MAX);
+    let expiry = earliest_expiry(state, &union);
     let wall = worst[WALL].map_or(TIME_US_MAX, |_| at.saturating_add(reserve[WALL]));
     Ok(Body::CallAdmitted(Box::new(CallAdmitted {
         cmd,
@@ -107,6 +107,11 @@ pub(crate) fn call(
         parent: None,
     }))
     .into())
+}
+
+/// The earliest end of the grants on these chains.
+pub(crate) fn earliest_expiry(state: &State, union: &[u32]) -> TimeUs {
+    union.iter().filter_map(|up| state.grants.at(*up).grant.cap.exp_us).min().unwrap_or(TIME_US_MAX)
 }
 
 fn named(asked: &CallAsked) -> impl Iterator<Item = &GrantId> {

@@ -146,6 +146,11 @@ impl Ended {
         Ended::without_running(call, outcome::plain(outcome::UNKNOWN, 0))
     }
 
+    /// The report that `call` was interrupted, and may not be tried again.
+    pub(crate) fn lost(call: &AdmittedCall) -> Ended {
+        Ended::without_running(call, outcome::plain(outcome::LOST, 0))
+    }
+
     /// The report that `call` was done before a crash, as its probe says.
     pub(crate) fn by_probe(call: &AdmittedCall) -> Ended {
         Ended::without_running(call, outcome::plain(outcome::SUCCEEDED, outcome::DETAIL_PROBE))
@@ -434,11 +439,11 @@ fn run(work: &Work, tools: &[Tool], launcher: Option<&Launcher>, roots: &Roots, 
     }
 }
 
-/// How long a call may run from now on, in µs. One that a crash interrupted has its whole wall time again, since the time
-/// that passed was not its own; but nothing runs beyond the end of its grants.
+/// How long a call may run from now on, in µs: its whole wall time, since what passed before it began was not its own; but
+/// nothing runs beyond the end of its grants.
 fn time_left(call: &AdmittedCall, now_us: u64) -> u64 {
     match call.reserve(Dim::WallUs) {
-        Some(wall) if call.deadline() == call.at().saturating_add(wall) => wall,
+        Some(wall) if call.deadline() == call.timed_from().saturating_add(wall) => wall,
         Some(_) | None => call.deadline().saturating_sub(now_us),
     }
 }

@@ -1,15 +1,19 @@
 //! Calls that a crash interrupted and that may or may not have been done: of class reconcile a probe tells.
 
 use serde_json::{Map, Value};
+use toka_kernel::body::v1::AttemptAsked;
 use toka_kernel::hash::{Context, derive};
-use toka_kernel::ids::{CallId, CommandId, Seq, derived};
+use toka_kernel::ids::{CallId, CommandId, PrincipalId, Seq, derived};
 use toka_kernel::tool::{Effect, Probe};
-use toka_kernel::{AdmittedCall, Code};
+use toka_kernel::{AdmittedCall, Ask, Code};
 
 use super::asking::Wanted;
 use super::{RunError, Session};
 use crate::engine::CommitError;
 use crate::executor::{Ended, Tool, outcome};
+
+/// The cause of an attempt that ended with the process that ran it.
+const CRASH: u8 = 6;
 
 /// What a probe answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +46,8 @@ pub(crate) fn probe_id(call: CallId, head: Seq) -> CommandId {
 }
 
 impl Session {
-    /// Settles what was interrupted as the effect class of each call has it: reads and idempotent calls run again by
-    /// themselves, of those that must not run twice nobody knows what came of them, and for the others their probe is
+    /// Settles what was interrupted as the effect class of each call has it: reads and idempotent calls run again, each as
+    /// a new attempt, of those that must not run twice nobody knows what came of them, and for the others their probe is
     /// asked.
     pub(super) fn settle_interrupted(&mut self) -> Result<(), RunError> {
         let open: Vec<AdmittedCall> = self.views().calls.open_after(0).cloned().collect();
@@ -57,7 +61,23 @@ impl Session {
         for call in open.iter().filter(|call| call.effect() == Effect::Once) {
             self.report(Ended::unknown(call))?;
         }
+        for call in open.iter().filter(|call| matches!(call.effect(), Effect::Read | Effect::Idempotent)) {
+            self.try_again(call)?;
+        }
         Ok(())
+    }
+
+    /// Records that an attempt of `call` ended with the process that ran it. Where no other may follow, since there were
+    /// too many or what it may use up is used up, the call is lost.
+    fn try_again(&mut self, call: &AdmittedCall) -> Result<(), RunError> {
+        let attempt = call.attempt();
+        let id = CommandId::of(derive(Context::CommandId, &[&call.id().0, &attempt.to_be_bytes(), b"crash"]));
+        let asked =
+            AttemptAsked { call: call.id(), attempt, cause: CRASH, status: 0, not_before: 0, usage: None, part: None };
+        match self.commit(PrincipalId::NODE, id, Ask::ReportAttempt(asked), &[])?.body.refused() {
+            None => Ok(()),
+            Some(_) => self.report(Ended::lost(call)),
+        }
     }
 
     /// Asks, as the agent itself and within its grants, whether `call` was done. Until the answer it does not run. Why it

@@ -489,6 +489,32 @@ fn a_probe_that_a_crash_interrupted_is_not_asked_again_beside_itself() {
 }
 
 #[test]
+fn a_call_that_every_run_dies_of_is_lost_after_four_attempts() {
+    let desk = Desk::with_node();
+    let manifest = "apiVersion: toka/v1\nkind: Tool\nmetadata: { name: hold, version: 1.0.0, description: Waits. }\n\
+        spec:\n  run: { kind: shell, path: hold.sh }\n  needs: [ \"fs:project/docs/**#read\" ]\n  effect: read\n";
+    desk.write("tools/hold.tool.yaml", manifest);
+    desk.write("tools/hold.sh", "until [ -e /roots/project/docs/go ]; do :; done\n");
+    desk.toka(&["tools", "register", "tools/hold.tool.yaml", "--approve"]).expect(0);
+    let agent = super::agents::agent(
+        "hold",
+        "\"tool:hold\", \"fs:project/docs/**#read\"",
+        "",
+        "{ id: wait, call: { tool: hold, args: {} } }",
+    );
+    let (session, _) = killed_in_a_call(&desk, &agent, || true);
+    for _ in 0..3 {
+        let told = killed_once_a_call_has_begun(&desk, &["run", "--resume", &session, "--json"], || true);
+        assert!(told.iter().any(|line| line["kind"] == "CallAttempted"), "{told:?}");
+    }
+    desk.toka(&["run", "--resume", &session]).expect(1);
+    let shown = desk.toka(&["sessions", "show", &session]);
+    let count = |what: &str| shown.out.matches(what).count();
+    assert_eq!((count("CallAdmitted"), count("CallAttempted"), count("hold lost")), (1, 3, 1), "{shown}");
+    desk.toka(&["replay", "verify", "--session", &session, "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
 fn a_probe_that_nobody_has_approved_is_named_before_anything_runs() {
     let desk = bookkeeping(true);
     desk.write("tools/booked.tool.yaml", BOOKED.replace("name: booked", "name: proposed"));

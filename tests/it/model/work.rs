@@ -417,7 +417,10 @@ impl Model {
         if attempt != call.attempt {
             return Err(no(206));
         }
-        let late = not_before >= call.deadline || at >= call.deadline;
+        let ends = earliest_end(self.union(&call.grants).iter().map(|grant| &self.grants[grant].cap));
+        let renewed = if call.reserve[5] == 0 { ends } else { ends.min(at.saturating_add(call.reserve[5])) };
+        let deadline = if lost { renewed } else { call.deadline };
+        let late = not_before >= deadline || at >= deadline;
         if call.cancelled || call.effect >= 3 || call.attempt >= 4 || late {
             return Err(no(211));
         }
@@ -433,7 +436,8 @@ impl Model {
                 }
             }
         }
-        self.calls.get_mut(&id).expect("known").attempt += 1;
+        let call = self.calls.get_mut(&id).expect("known");
+        (call.attempt, call.deadline) = (call.attempt + 1, deadline);
         Ok(())
     }
 }
