@@ -23,8 +23,12 @@ const REACH: &str = "agent:*?live=0";
 /// [`RunError::Capability`] as of [`root_grants`], [`RunError::TooManyRoots`] for more than a genesis holds.
 pub fn plan_grants(plan: &Plan, now_us: u64) -> Result<Vec<Capability>, RunError> {
     let mut merged: BTreeMap<String, Capability> = BTreeMap::new();
+    let mut until = None;
     for planned in &plan.agents {
-        for mut root in root_grants(&planned.spec, now_us)? {
+        let mut roots = root_grants(&planned.spec, now_us)?;
+        // The right to spawn it: one right reaches all of them, however many they are.
+        until = until.max(roots.pop().and_then(|spawn| spawn.exp_us));
+        for mut root in roots {
             // One is handed on to the agent, and that one hands it on as far as it must.
             root.depth = root.depth.max(1);
             let key = scope_of(&root);
@@ -34,13 +38,11 @@ pub fn plan_grants(plan: &Plan, now_us: u64) -> Result<Vec<Capability>, RunError
             }
         }
     }
-    let until = merged.values().filter_map(|root| root.exp_us).max();
-    if let Ok(mut reach) = Capability::parse(REACH) {
-        reach.exp_us = until;
-        reach.depth = 1;
-        merged.insert(scope_of(&reach), reach);
-    }
-    let roots: Vec<Capability> = merged.into_values().collect();
+    let all = Capability::parse(&format!("agent:*?live={}", plan.agents.len()));
+    let mut all = all.map_err(|why| RunError::Capability { capability: "agent:*".to_owned(), why: why.to_string() })?;
+    all.exp_us = until.into_iter().chain(merged.values().filter_map(|root| root.exp_us)).max();
+    all.depth = 1;
+    let roots: Vec<Capability> = merged.into_values().chain([all]).collect();
     if roots.len() > GENESIS_GRANTS_MAX { Err(RunError::TooManyRoots(roots.len())) } else { Ok(roots) }
 }
 
@@ -73,8 +75,10 @@ impl Session {
                 self.spawn_planned(opener, id(&format!("spawn {}", planned.spec.name())), planned, &known, now_us)?;
             known.insert(planned.spec.name(), agent);
         }
-        let reach = Capability::parse(REACH).map(|reach| reach.scope);
-        let parent = self.held(opener).find(|(_, cap)| Ok(&cap.scope) == reach.as_ref()).map(|(grant, _)| grant);
+        let covers = |(_, cap): &(GrantId, &Capability)| {
+            Capability::parse(REACH).is_ok_and(|reach| reach.scope.within(&cap.scope).is_ok())
+        };
+        let parent = self.held(opener).find(covers).map(|(grant, _)| grant);
         let grant = GrantTo { parent, to: node.orchestrator(), cap: REACH.to_owned() };
         let event = self.commit(opener, id("orchestrator"), Ask::Grant(IssueAsked { grant }), &[])?;
         refused("the grant of the orchestrator", &event)

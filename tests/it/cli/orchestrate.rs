@@ -127,6 +127,25 @@ fn a_diamond_runs_in_its_order_and_what_requires_a_failure_never_starts() {
 }
 
 #[test]
+fn many_agents_need_one_right_to_be_spawned_and_what_cannot_begin_is_no_plan() {
+    let desk = Desk::with_node();
+    let names = |count: usize| (0..count).map(|index| format!("many-{index:03}"));
+    write(&desk, "agents", names(120).map(|name| (name.clone(), agent(&name, Does::Reads, &[], &[], ""))));
+    let told = Told::of(orchestrate(&desk, "agents", &[]));
+    told.ran.expect(0);
+    assert_eq!(ends(&told).values().filter(|end| *end == "completed").count(), 120);
+    // Each of these asks for a capability of its own.
+    let own = |name: String| {
+        let text = agent(&name, Does::Reads, &[], &[], "").replace("project/docs/**", &format!("project/docs/{name}"));
+        (name, text)
+    };
+    write(&desk, "apart", names(70).map(own));
+    let ran = desk.toka(&["orchestrate", "apart", "--plan"]);
+    ran.expect(1);
+    assert!(ran.err.contains("ask for 72 different capabilities together, at most 64 are allowed"), "{ran}");
+}
+
+#[test]
 fn a_required_dependency_of_somebody_critical_runs_in_its_phase() {
     let desk = Desk::with_node();
     write(&desk, "agents", diamond());

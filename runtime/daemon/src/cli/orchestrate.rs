@@ -2,18 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 use toka_runtime::agents::{AgentSet, Priority};
+use toka_runtime::clock::{GuardedClock, SystemClock};
 use toka_runtime::orchestration::{MAX_RUNNING, Plan, Planned, plan};
-use toka_runtime::session::{AgentEnd, Finish};
+use toka_runtime::session::{AgentEnd, Finish, plan_grants};
 
 use super::failure::{Failure, exit};
 use super::init::open_home;
 use super::models::Answers;
 use super::print::{count, table, talk};
-use super::run::{Run, Work, begin_work, named_root, refuse_file, tell_end};
+use super::run::{Run, Work, begin_work, clock_fault, failed, named_root, refuse_file, tell_end};
 use super::tools::Key;
 
 /// Without --plan it runs them: each agent is granted what its file asks for, and started by an orchestrator that may
@@ -51,6 +53,9 @@ pub(crate) struct Orchestrate {
 pub(crate) fn run(orchestrate: &Orchestrate, home: Option<PathBuf>) -> Result<u8, Failure> {
     let plan = load(&orchestrate.dir)?;
     if orchestrate.plan {
+        // What cannot run is no plan.
+        let now_us = GuardedClock::new(Arc::new(SystemClock)).now_us().map_err(clock_fault)?;
+        plan_grants(&plan, now_us).map_err(failed)?;
         return show(&plan, orchestrate.json);
     }
     let home = open_home(home)?;
