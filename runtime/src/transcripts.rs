@@ -27,7 +27,7 @@ pub(crate) struct Transcripts {
     /// The tools that are bound.
     offers: BTreeMap<String, Offer>,
     /// Who sent each message that waits to be read, and what it says.
-    messages: BTreeMap<MessageId, (String, Commitment)>,
+    messages: BTreeMap<MessageId, (PrincipalId, String, Commitment)>,
     /// What the last task of each agent came to.
     results: BTreeMap<AgentId, Value>,
     /// Agents whose transcript says something that their driver has not read.
@@ -221,7 +221,7 @@ impl Transcripts {
                 let message = MessageId(made(0));
                 let from = self.agents.get(&by).map_or("the operator", |lane| lane.spec.name()).to_owned();
                 if let Some(content) = event.blobs.get(usize::from(sent.content)) {
-                    self.messages.insert(message, (from.clone(), content.commitment));
+                    self.messages.insert(message, (by, from.clone(), content.commitment));
                 }
                 if let Some(lane) = self.agents.get_mut(&sent.to) {
                     lane.transcript.unread.push(Unread { message, from });
@@ -229,13 +229,13 @@ impl Transcripts {
                 self.record(by, command, Record::Done);
             }
             Body::MessageTaken(taken) => {
-                let Some((from, content)) = self.messages.remove(&taken.message) else { return Ok(()) };
+                let Some((sender, from, content)) = self.messages.remove(&taken.message) else { return Ok(()) };
                 if let Some(lane) = self.agents.get_mut(&by) {
                     lane.transcript.unread.retain(|unread| unread.message != taken.message);
                 }
                 let text = blob(content)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
                 let text = text.unwrap_or_else(|| "[erased]".to_owned());
-                self.record(by, command, Record::Took { from, text });
+                self.record(by, command, Record::Took { by: sender, from, text });
             }
             Body::AgentPaused(_) | Body::AgentStopping(_) => self.record(by, command, Record::Done),
             Body::AgentResumed(_) => {

@@ -39,10 +39,10 @@ pub use native::file_lister::FileLister;
 pub use native::file_reader::FileReader;
 pub use native::file_writer::FileWriter;
 pub use native::{Cancel, Dirs, NativeTool, Request, ToolFailure, by_name, registry};
-pub use params::{ArgumentError, Prepared, Rule, check, prepare};
+pub use params::{ArgumentError, Prepared, Rule, check, check_members, prepare};
 pub use program::{
     Folders, PROGRAM_BYTES_MAX, PROGRAM_FILE_BYTES_MAX, ProgramFault, ProgramFile, ProgramSource, open_folder,
     pin_text, program_digest, read_program,
 };
-pub use schema::input_schema;
+pub use schema::{input_schema, schema_of};
 pub use shipped::{SHIPPED, Shipped};

@@ -124,19 +124,30 @@ fn read(spec: &ToolSpec, arguments: &[u8]) -> Result<(Value, Extracted), Argumen
     // Without facts the walker only checks the form; parameters speak first, since their rules say more.
     extract(arguments, &[]).map_err(|error| located(error.code, error.pointer, error.what))?;
     let value = serde_json::from_slice(arguments).map_err(|_| broken("", JsonFault::Syntax))?;
-    check_members(spec, &value)?;
+    check_object(&spec.params, &value)?;
     let facts = spec.fact_specs().map_err(|_| broken("", Rule::Spec))?;
     let found = extract(arguments, &facts).map_err(|error| located(error.code, error.pointer, error.what))?;
     Ok((value, found))
 }
 
-fn check_members(spec: &ToolSpec, value: &Value) -> Result<(), ArgumentError> {
+/// Reads the text that somebody sent as arguments for parameters that belong to no tool.
+///
+/// # Errors
+/// The first rule that does not hold, as [`prepare`] finds it.
+pub fn check_members(params: &[ParamSpec], text: &str) -> Result<Map<String, Value>, ArgumentError> {
+    let arguments = canonicalise(text).map_err(|error| broken("", error.what))?;
+    let value: Value = serde_json::from_slice(&arguments).map_err(|_| broken("", JsonFault::Syntax))?;
+    check_object(params, &value)?;
+    if let Value::Object(members) = value { Ok(members) } else { Err(broken("", Rule::NotObject)) }
+}
+
+fn check_object(params: &[ParamSpec], value: &Value) -> Result<(), ArgumentError> {
     let members: &Map<String, Value> = value.as_object().ok_or_else(|| broken("", Rule::NotObject))?;
     for (name, value) in members {
-        let param = spec.params.iter().find(|param| param.name == *name);
+        let param = params.iter().find(|param| param.name == *name);
         check_value(param.ok_or_else(|| broken(name, Rule::Unknown))?, value)?;
     }
-    match spec.params.iter().find(|param| param.required && !members.contains_key(&param.name)) {
+    match params.iter().find(|param| param.required && !members.contains_key(&param.name)) {
         Some(param) => Err(broken(&param.name, Rule::Missing)),
         None => Ok(()),
     }

@@ -6,10 +6,13 @@ use toka_kernel::tool::{Items, ParamSpec, ParamType, ToolSpec};
 /// The schema of the arguments of a tool (JSON Schema 2020-12, an object). It says what [`crate::prepare`] checks, in the
 /// words that a model knows; the check itself decides.
 pub fn input_schema(spec: &ToolSpec) -> Value {
-    let properties: Map<String, Value> =
-        spec.params.iter().map(|param| (param.name.clone(), property(param))).collect();
-    let required: Vec<&str> =
-        spec.params.iter().filter(|param| param.required).map(|param| param.name.as_str()).collect();
+    schema_of(&spec.params)
+}
+
+/// The same for parameters that belong to no tool; [`crate::check_members`] checks them.
+pub fn schema_of(params: &[ParamSpec]) -> Value {
+    let properties: Map<String, Value> = params.iter().map(|param| (param.name.clone(), property(param))).collect();
+    let required: Vec<&str> = params.iter().filter(|param| param.required).map(|param| param.name.as_str()).collect();
     json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
 }
 

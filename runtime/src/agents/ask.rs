@@ -4,6 +4,7 @@ use toka_kernel::Code;
 use toka_kernel::hash::{Context, derive};
 use toka_kernel::ids::{AgentId, CommandId, MessageId, TaskId};
 
+use super::model_driver::{FINISH, PAUSE, RESUME, SEND, SPAWN, STOP};
 use super::transcript::EndCode;
 use crate::gateway::Request;
 
@@ -56,7 +57,7 @@ pub enum Ask {
         /// The arguments as text. Text that is no JSON object is refused and recorded like any other call.
         arguments: String,
         /// Why the call can only be refused, where that is known beforehand.
-        unfit: Option<Code>,
+        unfit: Option<Unfit>,
     },
     /// Ask a model.
     Model {
@@ -153,6 +154,15 @@ pub enum Ask {
     },
 }
 
+/// Why a call can only be refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// The code of the refusal.
+    pub code: Code,
+    /// More about it, as JSON: a `pointer` into the arguments and the `rule` that they break.
+    pub detail: Option<String>,
+}
+
 /// Who is to get a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Addressee {
@@ -189,6 +199,23 @@ impl Ask {
             | Ask::Send { id, .. }
             | Ask::Take { id, .. }
             | Ask::Control { id, .. } => *id,
+        }
+    }
+
+    /// What it is called where it is refused as a call, since it cannot be recorded as what it is: the name of the tool, or
+    /// the word of a model.
+    pub(crate) fn word(&self) -> &str {
+        match self {
+            Ask::Call { tool, .. } => tool,
+            Ask::Model { .. } => "model",
+            Ask::Spawn { .. } => SPAWN,
+            Ask::Start { .. } => "agent.start",
+            Ask::Schedule { .. } | Ask::Begin { .. } | Ask::Take { .. } => "agent.task",
+            Ask::EndTask { .. } => FINISH,
+            Ask::Send { .. } => SEND,
+            Ask::Control { control: Control::Pause, .. } => PAUSE,
+            Ask::Control { control: Control::Resume, .. } => RESUME,
+            Ask::Control { control: Control::Stop, .. } => STOP,
         }
     }
 

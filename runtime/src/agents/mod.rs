@@ -20,7 +20,7 @@ mod steps;
 mod transcript;
 mod values;
 
-pub use ask::{Addressee, Ask, Control, DRIVER_VERSION, Next, Why, command_id};
+pub use ask::{Addressee, Ask, Control, DRIVER_VERSION, Next, Unfit, Why, command_id};
 pub use driver::Driver;
 pub use model::{Completion, LoopLimits, ModelProgram, Spawnable};
 pub use model_driver::{CONTROLS, is_control};

@@ -9,7 +9,7 @@ mod calls;
 mod words;
 
 use toka_kernel::denial::Code;
-use toka_kernel::ids::{AgentId, CommandId, TaskId};
+use toka_kernel::ids::{AgentId, TaskId};
 
 use super::ask::{Ask, Next, Why, command_id};
 use super::model::{Completion, ModelProgram};
@@ -19,6 +19,7 @@ use super::transcript::{EndCode, Record, Transcript};
 use crate::gateway::{Answer, Choice, Input, Part, Request, Stop, ToolCall, Turn};
 
 pub use calls::{CONTROLS, is_control};
+pub(super) use calls::{FINISH, PAUSE, RESUME, SEND, SPAWN, STOP};
 
 /// The name of the one task of an agent whose file lists none.
 const TASK: &str = "main";
@@ -164,9 +165,11 @@ impl ModelDriver {
         let path = format!("turn[{}].message[{}]", self.turn, self.taken);
         let id = command_id(transcript.agent, &path);
         match transcript.records.get(&id) {
-            Some(Record::Took { from, text }) => {
+            Some(Record::Took { by, from, text }) => {
                 self.taken += 1;
-                self.tell(words::message(from, text));
+                // Of several agents with one name, the model knows each by another.
+                let child = self.children.iter().find(|child| child.agent == *by);
+                self.tell(words::message(child.map_or(from, |child| &child.handle), text));
                 None
             }
             Some(record) => self.unexpected(record, path, "a message"),
@@ -275,17 +278,22 @@ impl ModelDriver {
             return None;
         }
         let cut = answer.stop == Stop::Length;
-        if !cut && model.completion == Completion::EndTurn {
+        let is_result = model.completion == Completion::EndTurn && !text.trim().is_empty();
+        if !cut && is_result {
             let result = serde_json::Value::String(self.whole_text(text)).to_string();
             self.phase = Phase::Closing(Closing { result: Ok(result), why: None });
             return None;
         }
         let (said_before, reminder) = match cut {
             true => (std::mem::replace(&mut self.continued, true), words::GO_ON),
-            false => (std::mem::replace(&mut self.reminded, true), words::REMINDER),
+            false => (std::mem::replace(&mut self.reminded, true), words::reminder(model.completion)),
         };
         if said_before {
-            let detail = if cut { "its answers are cut off" } else { "it answers without a call" };
+            let detail = match (cut, model.completion) {
+                (true, _) => "its answers are cut off",
+                (false, Completion::FinishCall) => "it answers without a call",
+                (false, Completion::EndTurn) => "its answers are empty",
+            };
             return self.fail(EndCode::NoFinish, path, detail.to_owned());
         }
         if !text.is_empty() {
@@ -407,10 +415,6 @@ impl ModelDriver {
             | Record::Scheduled { .. }
             | Record::Took { .. } => Some(Next::Diverged { path }),
         }
-    }
-
-    fn id(&self, transcript: &Transcript, path: &str) -> CommandId {
-        command_id(transcript.agent, path)
     }
 }
 

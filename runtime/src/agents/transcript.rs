@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use toka_kernel::denial::Code;
-use toka_kernel::ids::{AgentId, CommandId, MessageId, TaskId};
+use toka_kernel::ids::{AgentId, CommandId, MessageId, PrincipalId, TaskId};
 
 /// A fold of an agent's entries and their blobs. Records are added and move from open to final, never back.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +97,8 @@ pub enum Record {
     },
     /// A message is read.
     Took {
+        /// Who sent it.
+        by: PrincipalId,
         /// The name of who sent it.
         from: String,
         /// What it says.

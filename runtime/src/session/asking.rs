@@ -17,7 +17,7 @@ use toka_tools::{CODE_PREFIX, code_types, prepare};
 
 use super::roots::{is_named, model_grants, models_of, tree_depth};
 use super::{RunError, Session};
-use crate::agents::{self, Addressee, AgentSpec, Control, DRIVER_VERSION, EndCode};
+use crate::agents::{self, Addressee, AgentSpec, Control, DRIVER_VERSION, EndCode, Unfit};
 use crate::engine::{CommitError, Committed};
 use crate::executor::{Asked, Tool};
 use crate::gateway::{Request, RequestError};
@@ -37,19 +37,24 @@ pub(super) struct Wanted<'w> {
     /// The arguments as text.
     pub(super) arguments: &'w str,
     /// Why it can only be refused, where that is known beforehand.
-    pub(super) unfit: Option<Code>,
-}
-
-/// A call that can only be refused.
-struct Unfit {
-    arguments: Vec<u8>,
-    code: Code,
-    /// More about it, as JSON.
-    detail: Option<Vec<u8>>,
+    pub(super) unfit: Option<Unfit>,
 }
 
 impl Session {
+    /// Asks for what a driver wants. What is too large to be recorded as what it is, is refused as a call of its word, so
+    /// that nothing that an agent or its model thinks up can end the session.
     pub(super) fn ask(&mut self, agent: AgentId, ask: agents::Ask) -> Result<(), RunError> {
+        let (id, word) = (ask.id(), ask.word().to_owned());
+        match self.ask_as_it_is(agent, ask) {
+            Err(RunError::Commit(CommitError::NoCommand(why))) => {
+                let unfit = unfit(Code::BadArguments, why.to_string());
+                self.refuse_call(agent, id, &word, Vec::new(), unfit).map(drop)
+            }
+            done => done,
+        }
+    }
+
+    fn ask_as_it_is(&mut self, agent: AgentId, ask: agents::Ask) -> Result<(), RunError> {
         let id = ask.id();
         match ask {
             agents::Ask::Call { tool, arguments, path, unfit, .. } => {
@@ -147,45 +152,30 @@ impl Session {
         let (name, lane, max_output_tokens) =
             (program.tool_name(), lane.spec.name().to_owned(), program.max_output_tokens);
         let found = self.tools.iter().find(|tool| tool.spec().name == name).cloned();
-        let unfit = |session: &mut Session, code: Code, why: String| {
-            let detail = Some(json!({ "rule": why }).to_string().into_bytes());
-            let unfit = Unfit { arguments: Vec::new(), code, detail };
-            session.refuse_call(agent, id, &name, unfit).map(drop)
+        let refuse = |session: &mut Session, code: Code, why: String| {
+            session.refuse_call(agent, id, &name, Vec::new(), unfit(code, why)).map(drop)
         };
         let Some(Tool::Model(model)) = found else {
-            return unfit(self, Code::UnknownTool, "this node has no such model".to_owned());
+            return refuse(self, Code::UnknownTool, "this node has no such model".to_owned());
         };
         let body = match model.encode(request) {
             Ok(body) => body,
             Err(error @ RequestError::UnsupportedPart { .. }) => {
-                return unfit(self, Code::UnsupportedPart, error.to_string());
+                return refuse(self, Code::UnsupportedPart, error.to_string());
             }
-            Err(error) => return unfit(self, Code::BadArguments, error.to_string()),
+            Err(error) => return refuse(self, Code::BadArguments, error.to_string()),
         };
         let kept = self.conversations.keep(agent, &body);
         let arguments = model.arguments(&Asked { lane, ordinal, max_output_tokens }, &kept);
         let specs = model.spec().fact_specs().unwrap_or_default();
         let Ok(extracted) = extract(&arguments, &specs) else {
-            return unfit(self, Code::BadArguments, "the request is too large".to_owned());
+            return refuse(self, Code::BadArguments, "the request is too large".to_owned());
         };
         let digest = self.engine.state().bound_digest(&name).unwrap_or_default();
         let tool = Tool::Model(model);
         let (grant, need_grants) = self.name_grants(agent, &tool, digest, &extracted.facts, extracted.extra);
-        let asked = CallAsked {
-            tool: name,
-            digest,
-            grant,
-            need_grants,
-            facts: extracted.facts,
-            extra: extracted.extra,
-            args: 0,
-            asked: Vec::new(),
-            narrow: Vec::new(),
-            task: None,
-            parent: None,
-            unfit: None,
-            detail: None,
-        };
+        let (facts, extra) = (extracted.facts, extracted.extra);
+        let asked = CallAsked { grant, need_grants, facts, extra, ..bare_call(name, digest) };
         let pieces = kept.pieces.into_iter().map(|piece| piece.bytes);
         let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(pieces).collect();
         let as_of = self.engine.state().head().seq;
@@ -236,84 +226,73 @@ impl Session {
         offered: bool,
     ) -> Result<Committed, RunError> {
         let (name, text) = (wanted.tool, wanted.arguments);
-        let refused = |code, detail| Unfit { arguments: text.as_bytes().to_vec(), code, detail };
-        if let Some(code) = wanted.unfit {
-            return self.refuse_call(agent, id, name, refused(code, None));
+        let refuse =
+            |session: &mut Session, unfit| session.refuse_call(agent, id, name, text.as_bytes().to_vec(), unfit);
+        if let Some(unfit) = &wanted.unfit {
+            return refuse(self, unfit.clone());
         }
         let known = |tool: &&Tool| tool.spec().name == name && offered && !matches!(tool, Tool::Model(_));
         let Some(tool) = self.tools.iter().find(known).cloned() else {
-            let unsupported = unsupported_type(name);
-            let code = if unsupported.is_some() { Code::UnsupportedCodeType } else { Code::UnknownTool };
-            return self.refuse_call(agent, id, name, refused(code, unsupported));
+            return refuse(
+                self,
+                match unsupported_type(name) {
+                    Some(why) => unfit(Code::UnsupportedCodeType, why),
+                    None => Unfit { code: Code::UnknownTool, detail: None },
+                },
+            );
         };
-        if let Some(detail) = self.cannot_run(&tool) {
-            return self.refuse_call(agent, id, name, refused(Code::UnsupportedCodeType, Some(detail)));
+        if let Some(why) = self.cannot_run(&tool) {
+            return refuse(self, unfit(Code::UnsupportedCodeType, why));
         }
         let ready = match prepare(tool.spec(), text) {
             Ok(ready) => ready,
             Err(error) => {
-                let detail = Some(error.detail().to_string().into_bytes());
                 let code = if error.code == Code::UnsupportedCodeType { error.code } else { Code::BadArguments };
-                return self.refuse_call(agent, id, name, refused(code, detail));
+                return refuse(self, Unfit { code, detail: Some(error.detail().to_string()) });
             }
         };
         let digest = self.engine.state().bound_digest(name).unwrap_or_default();
         let (grant, need_grants) = self.name_grants(agent, &tool, digest, &ready.facts, ready.extra);
-        let asked = CallAsked {
-            tool: name.to_owned(),
-            digest,
-            grant,
-            need_grants,
-            facts: ready.facts,
-            extra: ready.extra,
-            args: 0,
-            asked: Vec::new(),
-            narrow: Vec::new(),
-            task: None,
-            parent: None,
-            unfit: None,
-            detail: None,
-        };
+        let (facts, extra) = (ready.facts, ready.extra);
+        let asked = CallAsked { grant, need_grants, facts, extra, ..bare_call(name.to_owned(), digest) };
         let as_of = self.engine.state().head().seq;
         let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
         Ok(self.engine.commit(agent, command, &[ready.arguments])?)
     }
 
     /// Asks for a call that can only be refused.
-    fn refuse_call(&mut self, agent: AgentId, id: CommandId, name: &str, unfit: Unfit) -> Result<Committed, RunError> {
+    fn refuse_call(
+        &mut self,
+        agent: AgentId,
+        id: CommandId,
+        name: &str,
+        arguments: Vec<u8>,
+        unfit: Unfit,
+    ) -> Result<Committed, RunError> {
+        let digest = self.engine.state().bound_digest(name).unwrap_or_default();
         let asked = CallAsked {
-            tool: name.to_owned(),
-            digest: self.engine.state().bound_digest(name).unwrap_or_default(),
-            grant: GrantId::ZERO,
-            need_grants: Vec::new(),
-            facts: Vec::new(),
-            extra: true,
-            args: 0,
-            asked: Vec::new(),
-            narrow: Vec::new(),
-            task: None,
-            parent: None,
             unfit: Some(unfit.code.number()),
             detail: unfit.detail.is_some().then_some(1),
+            ..bare_call(name.to_owned(), digest)
         };
-        let blobs: Vec<Vec<u8>> = std::iter::once(unfit.arguments).chain(unfit.detail).collect();
+        let blobs: Vec<Vec<u8>> = std::iter::once(arguments).chain(unfit.detail.map(String::into_bytes)).collect();
         let as_of = self.engine.state().head().seq;
         let command = Command::new(id, as_of, Ask::Call(Box::new(asked)), Vec::new());
         Ok(self.engine.commit(agent, command, &blobs)?)
     }
 
-    /// Why code cannot be run on this machine, as the detail of a refusal; nothing for other tools, whose calls end with
+    /// Why code cannot be run on this machine; nothing for other tools, whose calls end with
     /// an outcome that says it.
-    fn cannot_run(&self, tool: &Tool) -> Option<Vec<u8>> {
+    fn cannot_run(&self, tool: &Tool) -> Option<String> {
         let spec = tool.spec();
         let run = spec.run.as_ref().filter(|_| spec.model == Model::Code.number())?;
         if let Some(toolchain) = run.toolchain.as_deref().filter(|name| find_toolchain(name).is_none()) {
             let folders = TOOLCHAIN_FOLDERS.join(", ");
-            return Some(detail(&format!("`{toolchain}` is in none of {folders}: install it there")));
+            return Some(format!("`{toolchain}` is in none of {folders}: install it there"));
         }
         let guest = run.kind == RunKind::Wasm.number();
         let worker = self.launcher.as_ref().is_some_and(|launcher| launcher.has_worker());
-        (guest && !worker).then(|| detail("this node has no `toka-wasm`: put it beside `toka`"))
+        (guest && !worker).then(|| "this node has no `toka-wasm`: put it beside `toka`".to_owned())
     }
 
     /// One grant per need: the oldest that covers it, else one that comes near, so that the refusal says what is missing.
@@ -447,16 +426,35 @@ impl Session {
     }
 }
 
-/// The detail of a refusal that concerns the arguments as a whole.
-fn detail(rule: &str) -> Vec<u8> {
-    json!({ "pointer": "", "rule": rule }).to_string().into_bytes()
+/// A call of a tool under no grant and without facts, its arguments the first blob.
+fn bare_call(tool: String, digest: Digest) -> CallAsked {
+    CallAsked {
+        tool,
+        digest,
+        grant: GrantId::ZERO,
+        need_grants: Vec::new(),
+        facts: Vec::new(),
+        extra: true,
+        args: 0,
+        asked: Vec::new(),
+        narrow: Vec::new(),
+        task: None,
+        parent: None,
+        unfit: None,
+        detail: None,
+    }
+}
+
+/// A refusal that concerns the arguments as a whole.
+fn unfit(code: Code, rule: String) -> Unfit {
+    Unfit { code, detail: Some(json!({ "pointer": "", "rule": rule }).to_string()) }
 }
 
 /// Why there is no tool of this name, if it is that of a type of code that this version does not run.
-fn unsupported_type(name: &str) -> Option<Vec<u8>> {
+fn unsupported_type(name: &str) -> Option<String> {
     let word = name.strip_prefix(CODE_PREFIX)?;
     let known = code_types();
-    (!known.contains(&word)).then(|| detail(&format!("code of this type is not run; there are {}", known.join(", "))))
+    (!known.contains(&word)).then(|| format!("code of this type is not run; there are {}", known.join(", ")))
 }
 
 fn same_kind(a: &Scope, b: &Scope) -> bool {

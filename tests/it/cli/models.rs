@@ -1,6 +1,7 @@
 //! Agents whose steps a model chooses: the loop, rule by rule, with a scripted model behind a real server.
 
 use serde_json::Value;
+use toka_tests::programs::program;
 
 use super::{Desk, Ran};
 
@@ -201,6 +202,27 @@ fn calls_beyond_those_of_one_answer_are_refused_one_by_one() {
     assert_eq!(refused.iter().filter(|what| what.contains("TOO_MANY_CALLS")).count(), 2, "{refused:?}");
     // Each call of the reply is one event: one admitted, three refused; two more calls are the requests.
     assert_eq!((told.count("CallAdmitted"), refused.len()), (3, 3));
+}
+
+#[test]
+fn calls_run_at_a_time_where_all_may_and_in_order_where_one_may_not() {
+    const LATER: &str = r#"{ tool: file-reader, arguments: { path: "project:docs/guide.md", offset: 1 } }"#;
+    const WRITE: &str = r#"{ tool: file-writer, arguments: { path: "project:docs/out.txt", content: "x" } }"#;
+    // What becomes of the calls of the first answer, the requests aside.
+    let order = |limits: &str, answer: &[&str]| {
+        let desk = Desk::with_node();
+        let file = agent("solo", "", limits).replace("#read\"", "#create,read,write\"");
+        let told = run(&desk, &file, &lane("solo", &[&calls(answer), &reply(FINISH)]));
+        told.ran.expect(0);
+        let of_tools = told.entries.iter().filter(|entry| {
+            let what = entry["what"].as_str().expect("text");
+            what.starts_with("file-") && entry["kind"].as_str().expect("a kind").starts_with("Call")
+        });
+        of_tools.map(|entry| entry["kind"] == "CallAdmitted").collect::<Vec<_>>()
+    };
+    assert_eq!(order("", &[READ, LATER]), [true, true, false, false]);
+    assert_eq!(order("  limits: { parallel_calls: 1 }\n", &[READ, LATER]), [true, false, true, false]);
+    assert_eq!(order("", &[READ, WRITE]), [true, false, true, false], "one of them writes");
 }
 
 #[test]
@@ -421,7 +443,7 @@ fn a_model_cannot_hand_on_more_than_it_has() {
     );
     let told = run(&desk, &lead, &lanes);
     told.ran.expect(0);
-    assert_eq!((told.count("AgentSpawned"), told.count("Refused")), (1, 1));
+    assert_eq!((told.count("AgentSpawned"), told.count("Refused")), (1, 2));
 }
 
 #[test]
@@ -520,6 +542,22 @@ fn a_recorded_session_runs_again_without_its_server_and_a_changed_request_is_a_m
     );
 }
 
+#[test]
+fn a_recorded_session_opens_no_socket() {
+    let desk = Desk::with_node();
+    let told = run(&desk, &agent("solo", "", ""), &lane("solo", &[&calls(&[READ]), &reply(FINISH)]));
+    told.ran.expect(0);
+    let session = told.end["session"].as_str().expect("a session").to_owned();
+    let toka = program("toka").display().to_string();
+    let run = [&toka, "run", "agent.yaml", "--root", "project=project", "--grant-requested", "--json"];
+    let offline = |more: [&str; 2]| desk.command("offline", &[&run[..], &more].concat()).output().expect("it runs");
+    let again = offline(["--model-record", &session]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    // SIGSYS: whoever asks a server is killed there.
+    let asked = offline(["--model-script", "model.yaml"]);
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&asked.status), Some(31));
+}
+
 /// Every file below a folder, read whole.
 fn everything(dir: &std::path::Path, found: &mut Vec<(std::path::PathBuf, Vec<u8>)>) {
     for entry in std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()) {
@@ -579,6 +617,72 @@ fn a_key_reaches_its_server_and_stands_nowhere_else() {
     assert!(leaks.is_empty(), "{leaks:?}");
     for text in [&told.ran.out, &told.ran.err, &without.ran.out, &without.ran.err, &exported.out, &exported.err] {
         assert!(!holds(text.as_bytes()), "{text}");
+    }
+}
+
+/// The environment and the command line of every process below `of`, as far as this user may read them.
+fn below(of: u32) -> Vec<(String, Vec<u8>)> {
+    let read = |pid: u32, name: &str| std::fs::read(format!("/proc/{pid}/{name}"));
+    let mut found = Vec::new();
+    let mut left = vec![of];
+    while let Some(pid) = left.pop() {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads.map(|thread| thread.path().join("children")) {
+            let children = std::fs::read_to_string(thread).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        if pid != of {
+            let command = read(pid, "cmdline").unwrap_or_default();
+            let both = [command.clone(), read(pid, "environ").unwrap_or_default()].concat();
+            found.push((String::from_utf8_lossy(&command).replace('\0', " "), both));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_key_is_in_no_environment_and_on_no_command_line_of_a_child() {
+    const KEY: &str = "sk-canary-90b1c2d3e4f5a697";
+    const HOLD: &str = "apiVersion: toka/v1\nkind: Tool\nmetadata: { name: hold, version: 1.0.0, description: Waits for a file. }\n\
+        spec:\n  run: { kind: shell, path: hold.sh }\n  needs: [ \"fs:project/docs/**#read\" ]\n  effect: read\n";
+    let desk = Desk::with_node();
+    desk.write("tools/hold.tool.yaml", HOLD);
+    desk.write("tools/hold.sh", "until [ -e /roots/project/docs/go ]; do :; done\n");
+    desk.toka(&["tools", "register", "tools/hold.tool.yaml", "--approve"]).expect(0);
+    desk.write("model.yaml", script(&lane("solo", &[&calls(&["{ tool: hold, arguments: {} }"]), &reply(FINISH)])));
+    let mut server = desk
+        .command("toka", &["model", "serve-script", "--script", "model.yaml"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut url = String::new();
+    let out = server.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut url).expect("a line");
+    let config = format!(
+        "[gateway.providers.shop]\ndialect = \"openai_chat\"\nbase_url = \"{}\"\nkey = \"env:SHOP_KEY\"\n\
+         prices = {{ demo = {{ input = \"1.00\", output = \"2.00\" }} }}\n",
+        url.trim()
+    );
+    desk.write("home/config.toml", config);
+    let file = agent("solo", "", "  budget: { usd: \"1.00\" }\n").replace("provider: scripted", "provider: shop");
+    desk.write("agent.yaml", file.replace("file-writer", "hold"));
+    let args = ["run", "agent.yaml", "--root", "project=project", "--grant-requested", "--quiet"];
+    let mut engine = desk.command("toka", &args).env("SHOP_KEY", KEY).spawn().expect("toka runs");
+    let seen = loop {
+        let seen = below(engine.id());
+        if seen.iter().any(|(command, _)| command.starts_with("sh /tool/")) {
+            break seen;
+        }
+        assert!(engine.try_wait().expect("a child").is_none(), "it ended before its tool ran");
+        std::thread::yield_now();
+    };
+    assert!(seen.len() >= 2, "the launcher and the tool: {seen:?}");
+    desk.write("project/docs/go", "");
+    assert!(engine.wait().expect("ends").success());
+    server.kill().expect("kills");
+    server.wait().expect("ends");
+    for (command, both) in &seen {
+        assert!(!both.windows(KEY.len()).any(|part| part == KEY.as_bytes()), "{command}");
     }
 }
 
@@ -745,6 +849,82 @@ fn agents_are_called_by_names_that_differ() {
         ),
         lane("kid", &[&said("first")]),
         lane("kid-2", &[&said("second")]),
+    ];
+    run(&desk, &lead, &lanes.concat()).ran.expect(0);
+}
+
+#[test]
+fn a_word_that_cannot_be_meant_so_is_a_refusal_in_the_record() {
+    let desk = Desk::with_node();
+    let lead = family(&desk, "");
+    let turns = [
+        calls(&[
+            "{ tool: agent.spawn, arguments: { agent: kid, task: 7 } }",
+            "{ tool: agent.spawn, arguments: { agent: stranger } }",
+            "{ tool: agent.wait, arguments: { agents: [ kid ] } }",
+        ]),
+        format!(
+            "expect: {{ contains: [ \"[agent.spawn: refused BAD_ARGUMENTS]\\nat: /task\", \"at: /agent\", \"at: /agents/0\\nreason: none that you spawned\" ] }}\n      {}",
+            calls(&[
+                "{ tool: agent.pause, arguments: { agent: kid, why: bored } }",
+                "{ tool: agent.finish, arguments: { result: 1.5 } }"
+            ])
+        ),
+    ];
+    let turns: Vec<&str> = turns.iter().map(String::as_str).collect();
+    let told = run(&desk, &lead, &lane("lead", &turns));
+    told.ran.expect(0);
+    let refused =
+        ["agent.spawn", "agent.spawn", "agent.wait", "agent.pause"].map(|word| format!("{word}: BAD_ARGUMENTS"));
+    assert_eq!(told.what("Refused"), refused);
+    desk.toka(&["replay", "verify", "--root", "home/keys/root.pub"]).expect(0);
+}
+
+#[test]
+fn a_word_that_is_not_offered_is_an_unknown_tool() {
+    let turns = [
+        calls(&[
+            "{ tool: agent.finish, arguments: { result: 1 } }",
+            "{ tool: agent.spawn, arguments: { agent: kid } }",
+        ]),
+        format!("expect: {{ contains: [ \"refused UNKNOWN_TOOL]\" ] }}\n      {}", reply("{ text: \"done\" }")),
+    ];
+    let told = solo(", completion: end_turn", "", &[&turns[0], &turns[1]]);
+    told.ran.expect(0);
+    assert_eq!((told.count("Refused"), told.count("TaskCompleted")), (2, 1));
+}
+
+#[test]
+fn an_empty_answer_is_no_result() {
+    let said = reply("{ text: \"done\" }");
+    let told = solo(
+        ", completion: end_turn",
+        "",
+        &[&reply("{ text: \" \" }"), &format!("expect: {{ contains: [ \"Your answer is empty\" ] }}\n      {said}")],
+    );
+    told.ran.expect(0);
+    let told = solo(", completion: end_turn", "", &[&reply("{ text: \" \" }"), &reply("{ text: \" \" }")]);
+    told.ran.expect(1);
+    assert_eq!(told.code(), "NO_FINISH");
+}
+
+#[test]
+fn a_message_names_who_of_several_has_sent_it() {
+    let desk = Desk::with_node();
+    let lead = family(&desk, "");
+    let spawn = "{ tool: agent.spawn, arguments: { agent: kid } }";
+    let lanes = [
+        lane(
+            "lead",
+            &[
+                &calls(&[spawn, "{ tool: agent.wait, arguments: {} }", spawn, "{ tool: agent.wait, arguments: {} }"]),
+                &format!(
+                    "expect: {{ contains: [ \"[message from kid]\\nhello\", \"[message from kid-2]\\nhello\" ] }}\n      {}",
+                    reply(FINISH)
+                ),
+            ],
+        ),
+        lane("kid", &[&calls(&["{ tool: agent.send, arguments: { to: parent, text: hello } }"]), &reply(FINISH)]),
     ];
     run(&desk, &lead, &lanes.concat()).ran.expect(0);
 }

@@ -2,25 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 use toka_kernel::capability::ExactName;
 use toka_kernel::denial::Code;
+use toka_kernel::limits::ARRAY_ITEMS_MAX;
+use toka_kernel::tool::{Items, ParamSpec, ParamType};
 use toka_tools::files::nearest;
+use toka_tools::{check_members, schema_of};
 
-use super::super::ask::{Addressee, Ask, Control, Next};
+use super::super::ask::{Addressee, Ask, Control, Next, Unfit, command_id};
 use super::super::model::{Completion, ModelProgram};
 use super::super::script_driver::code_name;
 use super::super::transcript::{EndCode, Ended, Record, Transcript};
 use super::{Child, Closing, ModelDriver, Phase, is_spent, words};
 use crate::gateway::{Input, Tool, ToolCall, ToolNames, Turn};
 
-const FINISH: &str = "agent.finish";
-const SPAWN: &str = "agent.spawn";
+pub(in super::super) const FINISH: &str = "agent.finish";
+pub(in super::super) const SPAWN: &str = "agent.spawn";
 const WAIT: &str = "agent.wait";
-const SEND: &str = "agent.send";
-const PAUSE: &str = "agent.pause";
-const RESUME: &str = "agent.resume";
-const STOP: &str = "agent.stop";
+pub(in super::super) const SEND: &str = "agent.send";
+pub(in super::super) const PAUSE: &str = "agent.pause";
+pub(in super::super) const RESUME: &str = "agent.resume";
+pub(in super::super) const STOP: &str = "agent.stop";
 
 /// The words that steer agents, as a model calls them. No tool may have one of these names.
 pub const CONTROLS: [&str; 7] = [FINISH, SPAWN, WAIT, SEND, PAUSE, RESUME, STOP];
@@ -29,9 +32,12 @@ pub const CONTROLS: [&str; 7] = [FINISH, SPAWN, WAIT, SEND, PAUSE, RESUME, STOP]
 const NAMELESS: &str = "unknown";
 /// The most grants that a model may choose for an agent, and the most bytes of one and of all: a command that holds them
 /// beside those that the agent needs for its own model can always be recorded.
-const GRANTS_MAX: usize = 32;
-const GRANT_BYTES_MAX: usize = 1_024;
+const GRANTS_MAX: u32 = 32;
+const GRANT_BYTES_MAX: u32 = 1_024;
 const GRANTS_BYTES_MAX: usize = 16 << 10;
+/// The most bytes of a text that a model sends, and of a name that it may call an agent by.
+const TEXT_BYTES_MAX: u32 = 1 << 20;
+const NAME_BYTES_MAX: u32 = 1_024;
 
 /// Whether a name is one of [`CONTROLS`].
 pub fn is_control(name: &str) -> bool {
@@ -49,6 +55,15 @@ pub(super) struct Streak {
     last: Option<[u8; 32]>,
 }
 
+/// Why a word cannot be meant so, as the detail of a refusal.
+struct Wrong(Json);
+
+impl Wrong {
+    fn at(pointer: &str, rule: &str) -> Wrong {
+        Wrong(json!({ "pointer": pointer, "rule": rule }))
+    }
+}
+
 /// How far a call has come.
 enum Progress {
     /// The model is told this.
@@ -59,7 +74,12 @@ enum Progress {
 
 /// What is offered to the model: the words that steer agents, then the tools.
 pub(super) fn offered(model: &ModelProgram, transcript: &Transcript) -> Vec<Tool> {
-    let mut tools = controls(model);
+    let words = controls(model).into_iter().map(|word| Tool {
+        name: word.name.to_owned(),
+        description: word.description.to_owned(),
+        schema: schema_of(&word.params),
+    });
+    let mut tools: Vec<Tool> = words.collect();
     let offer = |(name, offer): (&String, &super::super::transcript::Offer)| Tool {
         name: name.clone(),
         description: offer.description.clone(),
@@ -69,63 +89,97 @@ pub(super) fn offered(model: &ModelProgram, transcript: &Transcript) -> Vec<Tool
     tools
 }
 
-fn controls(model: &ModelProgram) -> Vec<Tool> {
-    let tool = |name: &str, description: &str, properties: Json, required: &[&str]| Tool {
-        name: name.to_owned(),
-        description: description.to_owned(),
-        schema: json!({
-            "type": "object", "properties": properties, "required": required, "additionalProperties": false,
-        }),
-    };
-    let mut tools = Vec::new();
+/// A word that steers agents, and what it takes.
+struct Word {
+    name: &'static str,
+    description: &'static str,
+    params: Vec<ParamSpec>,
+}
+
+/// The words that the model may use.
+fn controls(model: &ModelProgram) -> Vec<Word> {
+    let mut words = Vec::new();
     if model.completion == Completion::FinishCall {
-        let properties = json!({
-            "status": { "type": "string", "enum": ["completed", "failed"], "default": "completed" },
-            "result": { "description": "What came of the work, any JSON." },
-            "reason": { "type": "string", "description": "Why it failed." },
-        });
-        tools.push(tool(FINISH, "Ends the work. It is the last thing you call.", properties, &[]));
+        let status = ParamSpec {
+            values: ["completed", "failed"].map(str::to_owned).to_vec(),
+            default: Some("\"completed\"".to_owned()),
+            ..param("status", ParamType::Enum, "")
+        };
+        let result = param("result", ParamType::Json, "What came of the work, any JSON.");
+        let reason =
+            ParamSpec { max_len: Some(TEXT_BYTES_MAX), ..param("reason", ParamType::String, "Why it failed.") };
+        let description = "Ends the work. It is the last thing you call.";
+        words.push(Word { name: FINISH, description, params: vec![status, result, reason] });
     }
-    let text = json!({ "type": "string", "maxLength": 1_048_576 });
-    let to = json!({ "type": "string", "description": "`parent`, an agent that you spawned, or another by its name." });
-    tools.push(tool(SEND, "Sends a message to another agent.", json!({ "to": to, "text": text }), &["to", "text"]));
+    let to = param("to", ParamType::String, "`parent`, an agent that you spawned, or another by its name.");
+    let text = ParamSpec { max_len: Some(TEXT_BYTES_MAX), ..param("text", ParamType::String, "") };
+    let params = vec![required(to), required(text)];
+    words.push(Word { name: SEND, description: "Sends a message to another agent.", params });
     if model.agents.is_empty() {
-        return tools;
+        return words;
     }
-    let names: Vec<&str> = model.agents.iter().map(|agent| agent.spec.as_str()).collect();
-    let properties = json!({
-        "agent": { "type": "string", "enum": names },
-        "task": { "type": "string", "description": "What it is to do, sent to it as a message.", "maxLength": 1_048_576 },
-        "grants": {
-            "type": "array", "items": { "type": "string", "maxLength": GRANT_BYTES_MAX }, "maxItems": GRANTS_MAX,
-            "description": "Capabilities for it, each within your own. Without them it gets those of your file.",
-        },
+    let names = model.agents.iter().map(|agent| agent.spec.clone()).collect();
+    let spec = ParamSpec { values: names, ..param("agent", ParamType::Enum, "") };
+    let task = param("task", ParamType::String, "What it is to do, sent to it as a message.");
+    let task = ParamSpec { max_len: Some(TEXT_BYTES_MAX), ..task };
+    let grants = "Capabilities for it, each within your own. Without them it gets those of your file.";
+    let grants = list("grants", GRANT_BYTES_MAX, GRANTS_MAX, grants);
+    words.push(Word {
+        name: SPAWN,
+        description: "Spawns and starts an agent, and tells how it is called.",
+        params: vec![required(spec), task, grants],
     });
-    tools.push(tool(SPAWN, "Spawns and starts an agent, and tells how it is called.", properties, &["agent"]));
-    let below = json!({ "type": "string", "description": "An agent that you spawned." });
-    let list = json!({ "type": "array", "items": below, "description": "Without it, all that you spawned." });
-    tools.push(tool(
-        WAIT,
-        "Waits until agents have ended, and tells what came of them.",
-        json!({ "agents": list }),
-        &[],
-    ));
-    for (name, what) in [
+    words.push(Word {
+        name: WAIT,
+        description: "Waits until agents have ended, and tells what came of them.",
+        params: vec![list("agents", NAME_BYTES_MAX, ARRAY_ITEMS_MAX, "Without it, all that you spawned.")],
+    });
+    for (name, description) in [
         (PAUSE, "Lets an agent ask for nothing more until it is resumed."),
         (RESUME, "Lets a paused agent go on."),
         (STOP, "Ends an agent and all below it."),
     ] {
-        tools.push(tool(name, what, json!({ "agent": below }), &["agent"]));
+        let agent = required(param("agent", ParamType::String, "An agent that you spawned."));
+        words.push(Word { name, description, params: vec![agent] });
     }
-    tools
+    words
+}
+
+fn param(name: &str, kind: ParamType, description: &str) -> ParamSpec {
+    ParamSpec {
+        name: name.to_owned(),
+        kind: kind.number(),
+        required: false,
+        default: None,
+        min: None,
+        max: None,
+        max_len: None,
+        values: Vec::new(),
+        description: description.to_owned(),
+        items: None,
+    }
+}
+
+fn required(param: ParamSpec) -> ParamSpec {
+    ParamSpec { required: true, ..param }
+}
+
+fn list(name: &str, bytes: u32, most: u32, description: &str) -> ParamSpec {
+    let kind = ParamType::String.number();
+    let items = Items { kind, min: None, max: None, max_len: Some(bytes), values: Vec::new() };
+    ParamSpec { max_len: Some(most), items: Some(items), ..param(name, ParamType::Array, description) }
 }
 
 /// Gives calls ids that differ, where the model gave the same one twice or none.
 pub(super) fn name_apart(calls: &mut [ToolCall], turn: u16) {
+    let calls_max = calls.len();
+    let given: BTreeSet<String> = calls.iter().map(|call| call.id.clone()).collect();
     let mut seen = BTreeSet::new();
     for (index, call) in calls.iter_mut().enumerate() {
         if call.id.is_empty() || !seen.insert(call.id.clone()) {
-            call.id = format!("toka-{turn}-{index}");
+            let made = (0..).map(|more: usize| format!("toka-{turn}-{}", index + more * calls_max));
+            let free = made.into_iter().find(|id| !given.contains(id) && !seen.contains(id));
+            call.id = free.unwrap_or_default();
             seen.insert(call.id.clone());
         }
     }
@@ -184,10 +238,11 @@ impl ModelDriver {
         asks.filter(|ask| !transcript.records.contains_key(&ask.id())).collect()
     }
 
-    /// The tool that a call means, by its name here.
+    /// The tool or word that a call means, by its name here.
     fn name_of(&self, call: &ToolCall, model: &ModelProgram, transcript: &Transcript) -> String {
-        let offered = offered(model, transcript);
-        let names = ToolNames::of(offered.iter().map(|tool| tool.name.as_str())).unwrap_or_default();
+        let words: Vec<&str> = controls(model).iter().map(|word| word.name).collect();
+        let tools = transcript.tools.keys().map(String::as_str);
+        let names = ToolNames::of(words.into_iter().chain(tools)).unwrap_or_default();
         let known = names.name(&call.name).map(str::to_owned);
         known.unwrap_or_else(
             || if ExactName::parse(&call.name).is_ok() { call.name.clone() } else { NAMELESS.to_owned() },
@@ -202,58 +257,68 @@ impl ModelDriver {
         let path = self.call_path(index);
         let surplus = index >= usize::from(model.limits.calls_per_turn);
         Ask::Call {
-            id: self.id(transcript, &path),
+            id: command_id(transcript.agent, &path),
             path,
             tool: self.name_of(call, model, transcript),
             arguments: call.arguments.clone(),
-            unfit: surplus.then_some(Code::TooManyCalls),
+            unfit: surplus.then_some(Unfit { code: Code::TooManyCalls, detail: None }),
         }
     }
 
     fn one(&mut self, call: &ToolCall, model: &ModelProgram, transcript: &Transcript) -> Progress {
+        let index = self.answered.len();
         let name = self.name_of(call, model, transcript);
-        if is_control(&name) {
-            let arguments = serde_json::from_str::<Json>(&call.arguments).ok().filter(Json::is_object);
-            if self.answered.len() >= usize::from(model.limits.calls_per_turn) {
-                return self.nonsense(&name, "there are more calls in this answer than there may be");
-            }
-            let before = (self.streak.malformed, self.streak.refused);
-            let progress = match arguments {
-                Some(arguments) => self.control(&name, &arguments, model, transcript),
-                None => self.nonsense(&name, "the arguments are no JSON object"),
-            };
-            if let Progress::Answered(_) = &progress {
+        let fits = index < usize::from(model.limits.calls_per_turn);
+        let Some(word) = controls(model).into_iter().find(|word| word.name == name && fits) else {
+            let ask = self.tool_ask(index, call, model, transcript);
+            return self.asked(ask, &name, call, transcript);
+        };
+        let before = (self.streak.malformed, self.streak.refused);
+        let arguments = check_members(&word.params, &call.arguments).map_err(|error| Wrong(error.detail()));
+        match arguments.and_then(|arguments| self.control(word.name, &arguments, model, transcript)) {
+            Ok(Progress::Answered(text)) => {
                 match before == (self.streak.malformed, self.streak.refused) {
                     true => self.streak.sense(&name, &call.arguments),
                     false => self.streak.same(&name, &call.arguments),
                 }
+                Progress::Answered(text)
             }
-            return progress;
+            Ok(next) => next,
+            // It is asked for as a call that can only be refused, so that it is in the record.
+            Err(Wrong(detail)) => {
+                let path = self.call_path(index);
+                let id = command_id(transcript.agent, &path);
+                let unfit = Some(Unfit { code: Code::BadArguments, detail: Some(detail.to_string()) });
+                let ask = Ask::Call { id, path, tool: name.clone(), arguments: call.arguments.clone(), unfit };
+                self.asked(ask, &name, call, transcript)
+            }
         }
-        let index = self.answered.len();
-        let ask = self.tool_ask(index, call, model, transcript);
+    }
+
+    /// How far the command of a call has come.
+    fn asked(&mut self, ask: Ask, name: &str, call: &ToolCall, transcript: &Transcript) -> Progress {
         match transcript.records.get(&ask.id()) {
             None if self.is_out_of_calls() => {
                 self.is_spent = true;
-                Progress::Answered(words::refused(&name, Code::Budget, None, None, &[]))
+                Progress::Answered(words::refused(name, Code::Budget, None, None, &[]))
             }
             None => Progress::Next(Next::Commands(vec![ask])),
             Some(Record::Open) => Progress::Next(Next::Wait),
             Some(Record::Finished { outcome, result, withheld, ok }) => {
                 self.counted += 1;
-                self.streak.sense(&name, &call.arguments);
+                self.streak.sense(name, &call.arguments);
                 let word = if *ok { "succeeded" } else { outcome };
-                Progress::Answered(words::result(&name, word, result.as_ref(), *withheld))
+                Progress::Answered(words::result(name, word, result.as_ref(), *withheld))
             }
             Some(Record::Refused { code, need, detail }) => {
                 self.counted += 1;
                 self.is_spent |= is_spent(*code);
                 self.streak.refused(*code);
-                self.streak.same(&name, &call.arguments);
+                self.streak.same(name, &call.arguments);
                 let own = transcript.tools.keys().map(String::as_str);
                 let near =
                     if *code == Code::UnknownTool { near(&call.name.replace("__", "."), own) } else { Vec::new() };
-                Progress::Answered(words::refused(&name, *code, need.as_deref(), detail.as_ref(), &near))
+                Progress::Answered(words::refused(name, *code, need.as_deref(), detail.as_ref(), &near))
             }
             Some(Record::Done | Record::Spawned { .. } | Record::Scheduled { .. } | Record::Took { .. }) => {
                 Progress::Next(Next::Diverged { path: ask.path().to_owned() })
@@ -261,36 +326,27 @@ impl ModelDriver {
         }
     }
 
-    /// A word that steers agents and cannot be meant so.
-    fn nonsense(&mut self, name: &str, why: &str) -> Progress {
-        self.streak.nonsense();
-        let detail = json!({ "rule": why });
-        Progress::Answered(words::refused(name, Code::BadArguments, None, Some(&detail), &[]))
-    }
-
-    fn control(&mut self, name: &str, arguments: &Json, model: &ModelProgram, transcript: &Transcript) -> Progress {
-        let text = |member: &str| arguments.get(member).and_then(Json::as_str).map(str::to_owned);
+    fn control(
+        &mut self,
+        name: &str,
+        arguments: &Map<String, Json>,
+        model: &ModelProgram,
+        transcript: &Transcript,
+    ) -> Result<Progress, Wrong> {
+        let text = |member: &str| arguments.get(member).and_then(Json::as_str).unwrap_or_default();
         match name {
-            FINISH => self.finish(arguments),
-            SPAWN => match text("agent") {
-                Some(spec) => self.spawn(&spec, arguments, model, transcript),
-                None => self.nonsense(name, "`agent` is missing"),
-            },
+            FINISH => Ok(self.finish(arguments)),
+            SPAWN => self.spawn(text("agent"), arguments, model, transcript),
             WAIT => self.wait(arguments, transcript),
-            SEND => match (text("to"), text("text")) {
-                (Some(to), Some(text)) => self.send(&to, text, transcript),
-                (_, _) => self.nonsense(name, "`to` and `text` must be texts"),
-            },
+            SEND => Ok(self.send(text("to"), text("text").to_owned(), transcript)),
             name => {
                 let control = match name {
                     PAUSE => Control::Pause,
                     RESUME => Control::Resume,
                     _ => Control::Stop,
                 };
-                match text("agent").as_deref().and_then(|handle| self.child(handle)) {
-                    Some(child) => self.steer(name, control, child.agent, transcript),
-                    None => self.nonsense(name, "`agent` names none that you spawned"),
-                }
+                let child = self.child(text("agent")).ok_or_else(|| Wrong::at("/agent", "none that you spawned"))?;
+                Ok(self.steer(name, control, child.agent, transcript))
             }
         }
     }
@@ -307,14 +363,13 @@ impl ModelDriver {
     }
 
     /// The end of the work. The other calls of the answer are made first, wherever it stands among them.
-    fn finish(&mut self, arguments: &Json) -> Progress {
-        let status = arguments.get("status").map_or(Some("completed"), Json::as_str);
-        let result = match status {
-            Some("completed") => Ok(arguments.get("result").unwrap_or(&Json::Null).to_string()),
-            Some("failed") => Err(EndCode::Task),
-            Some(_) | None => return self.nonsense(FINISH, "`status` is `completed` or `failed`"),
+    fn finish(&mut self, arguments: &Map<String, Json>) -> Progress {
+        let failed = arguments.get("status").is_some_and(|status| status == "failed");
+        let result = match failed {
+            false => Ok(arguments.get("result").unwrap_or(&Json::Null).to_string()),
+            true => Err(EndCode::Task),
         };
-        let why = result.is_err().then(|| {
+        let why = failed.then(|| {
             let reason = arguments.get("reason").and_then(Json::as_str).unwrap_or("the model gave no reason");
             super::Why { path: self.turn_path(), detail: words::short(reason).to_owned() }
         });
@@ -322,52 +377,47 @@ impl ModelDriver {
         Progress::Answered(words::result(FINISH, "succeeded", None, false))
     }
 
-    fn spawn(&mut self, spec: &str, arguments: &Json, model: &ModelProgram, transcript: &Transcript) -> Progress {
-        let Some(known) = model.agents.iter().find(|agent| agent.spec == spec) else {
-            return self.nonsense(SPAWN, "`agent` names none that you may spawn");
-        };
+    fn spawn(
+        &mut self,
+        spec: &str,
+        arguments: &Map<String, Json>,
+        model: &ModelProgram,
+        transcript: &Transcript,
+    ) -> Result<Progress, Wrong> {
+        let known = model.agents.iter().find(|agent| agent.spec == spec);
+        let known = known.ok_or_else(|| Wrong::at("/agent", "none that you may spawn"))?;
         let grants = match arguments.get("grants") {
-            None | Some(Json::Null) => Some(known.grants.clone()),
-            Some(given) => {
-                given.as_array().and_then(|list| list.iter().map(|g| Some(g.as_str()?.to_owned())).collect())
-            }
+            None => known.grants.clone(),
+            Some(given) => texts(given),
         };
-        let own = arguments.get("grants").is_some_and(|grants| !grants.is_null());
-        let fits = |grants: &Vec<String>| {
-            let bytes = grants.iter().map(String::len);
-            grants.len() <= GRANTS_MAX
-                && bytes.clone().all(|bytes| bytes <= GRANT_BYTES_MAX)
-                && bytes.sum::<usize>() <= GRANTS_BYTES_MAX
-        };
-        let Some(grants) = grants.filter(|grants| !own || fits(grants)) else {
-            return self
-                .nonsense(SPAWN, "`grants` is a list of at most 32 texts of at most 1,024 bytes, 16 KiB together");
-        };
+        if arguments.contains_key("grants") && grants.iter().map(String::len).sum::<usize>() > GRANTS_BYTES_MAX {
+            return Err(Wrong::at("/grants", &format!("longer than {GRANTS_BYTES_MAX} bytes together")));
+        }
         let path = self.call_path(self.answered.len());
-        let id = self.id(transcript, &path);
+        let id = command_id(transcript.agent, &path);
         let agent = match transcript.records.get(&id) {
             None => {
                 let ask = Ask::Spawn { id, path, spec: spec.to_owned(), grants };
-                return Progress::Next(Next::Commands(vec![ask]));
+                return Ok(Progress::Next(Next::Commands(vec![ask])));
             }
             Some(Record::Spawned { agent }) => *agent,
-            Some(record) => return self.refusal_of(SPAWN, record, path),
+            Some(record) => return Ok(self.refusal_of(SPAWN, record, path)),
         };
         if let Some(task) = arguments.get("task").and_then(Json::as_str).filter(|task| !task.is_empty()) {
             let path = format!("{path}/task");
-            let id = self.id(transcript, &path);
+            let id = command_id(transcript.agent, &path);
             match transcript.records.get(&id) {
                 None => {
                     let ask = Ask::Send { id, path, to: Addressee::Agent(agent), text: task.to_owned() };
-                    return Progress::Next(Next::Commands(vec![ask]));
+                    return Ok(Progress::Next(Next::Commands(vec![ask])));
                 }
                 Some(Record::Done | Record::Refused { .. }) => {}
-                Some(_) => return Progress::Next(Next::Diverged { path }),
+                Some(_) => return Ok(Progress::Next(Next::Diverged { path })),
             }
         }
         let path = format!("{path}/start");
-        let id = self.id(transcript, &path);
-        match transcript.records.get(&id) {
+        let id = command_id(transcript.agent, &path);
+        Ok(match transcript.records.get(&id) {
             None => Progress::Next(Next::Commands(vec![Ask::Start { id, path, agent }])),
             Some(Record::Done) => {
                 let handle = self.new_handle(spec);
@@ -375,27 +425,26 @@ impl ModelDriver {
                 Progress::Answered(words::result(SPAWN, "succeeded", Some(&json!({ "agent": handle })), false))
             }
             Some(record) => self.refusal_of(SPAWN, record, path),
-        }
+        })
     }
 
-    fn wait(&mut self, arguments: &Json, transcript: &Transcript) -> Progress {
-        let named: Option<Vec<String>> = match arguments.get("agents") {
-            None | Some(Json::Null) => Some(self.children.iter().map(|child| child.handle.clone()).collect()),
-            Some(given) => {
-                given.as_array().and_then(|list| list.iter().map(|h| Some(h.as_str()?.to_owned())).collect())
-            }
-        };
-        let found: Option<Vec<&Child>> =
-            named.as_ref().and_then(|named| named.iter().map(|handle| self.child(handle)).collect());
-        let Some(found) = found else {
-            return self.nonsense(WAIT, "`agents` is a list of agents that you spawned");
+    fn wait(&mut self, arguments: &Map<String, Json>, transcript: &Transcript) -> Result<Progress, Wrong> {
+        let named = match arguments.get("agents") {
+            None => self.children.iter().map(|child| child.handle.clone()).collect(),
+            Some(given) => texts(given),
         };
         let mut told = Vec::new();
-        for child in found {
-            let Some(ended) = transcript.ended.get(&child.agent) else { return Progress::Next(Next::Wait) };
-            told.push(outcome(&child.handle, *ended, transcript.results.get(&child.agent)));
+        for (index, handle) in named.iter().enumerate() {
+            let none = || Wrong::at(&format!("/agents/{index}"), "none that you spawned");
+            let child = self.child(handle).ok_or_else(none)?;
+            let ended = transcript.ended.get(&child.agent);
+            told.push(ended.map(|ended| outcome(&child.handle, *ended, transcript.results.get(&child.agent))));
         }
-        Progress::Answered(words::result(WAIT, "succeeded", Some(&json!({ "agents": told })), false))
+        let told: Option<Vec<Json>> = told.into_iter().collect();
+        Ok(match told {
+            None => Progress::Next(Next::Wait),
+            Some(told) => Progress::Answered(words::result(WAIT, "succeeded", Some(&json!({ "agents": told })), false)),
+        })
     }
 
     fn send(&mut self, to: &str, text: String, transcript: &Transcript) -> Progress {
@@ -405,7 +454,7 @@ impl ModelDriver {
             (name, None) => Addressee::Named(name.to_owned()),
         };
         let path = self.call_path(self.answered.len());
-        let id = self.id(transcript, &path);
+        let id = command_id(transcript.agent, &path);
         match transcript.records.get(&id) {
             None => Progress::Next(Next::Commands(vec![Ask::Send { id, path, to, text }])),
             Some(Record::Done) => Progress::Answered(words::result(SEND, "succeeded", None, false)),
@@ -421,7 +470,7 @@ impl ModelDriver {
         transcript: &Transcript,
     ) -> Progress {
         let path = self.call_path(self.answered.len());
-        let id = self.id(transcript, &path);
+        let id = command_id(transcript.agent, &path);
         match transcript.records.get(&id) {
             None => Progress::Next(Next::Commands(vec![Ask::Control { id, path, agent, control }])),
             Some(Record::Done) => Progress::Answered(words::result(name, "succeeded", None, false)),
@@ -455,6 +504,11 @@ fn near<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
         found.push(next);
     }
     found
+}
+
+/// The texts of a list that was checked to hold nothing else.
+fn texts(list: &Json) -> Vec<String> {
+    list.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect()
 }
 
 fn outcome(handle: &str, ended: Ended, result: Option<&Json>) -> Json {

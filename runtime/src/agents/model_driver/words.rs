@@ -8,9 +8,19 @@ use super::super::model::Completion;
 use super::super::spec::Agent;
 use crate::gateway::Input;
 
-/// What a model is told that answers without a call, once.
-pub(super) const REMINDER: &str = "[reminder]\nThe work ends only with a call of agent__finish: with its result, or with \
-    the status `failed` and a reason. Go on with the work, or make that call.";
+/// What a model is told that answers without a call, or with nothing, once.
+pub(super) fn reminder(completion: Completion) -> &'static str {
+    match completion {
+        Completion::FinishCall => {
+            "[reminder]\nThe work ends only with a call of agent__finish: with its result, or with the status `failed` \
+             and a reason. Go on with the work, or make that call."
+        }
+        Completion::EndTurn => {
+            "[reminder]\nYour answer is empty. Go on with the work, or answer with its result and call nothing."
+        }
+    }
+}
+
 /// What a model is told whose answer was cut off, once.
 pub(super) const GO_ON: &str = "[cut off]\nYour answer reached the limit of its tokens. Go on where it ends.";
 
