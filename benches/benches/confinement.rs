@@ -1,14 +1,18 @@
 //! What confinement costs: a program in a full strong jail against the same program started plainly, from one run in
 //! which both take turns. `cargo bench -p toka-benches -- jail guest flood kill` builds the programs it needs.
 //!
-//! Processor time is that of the whole tree: this process, which plays the supervisor, and everything it waited for.
+//! Processor time is that of the whole tree: this process, which plays the supervisor, and everything it waited
+//! for. The launcher that stands by is started by the first call of each slice and ended and waited for with the
+//! slice, so what it takes from its start to its end is in there, spread over the calls of a slice.
+//!
 //! What the kernel does in threads of its own after a jail is gone, such as taking a network namespace apart, is in
 //! nobody's time.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -23,6 +27,7 @@ use rustix::process::Signal;
 use toka_benches::{Goal, SLICES, median, say};
 use toka_jail::handing::Handed;
 use toka_jail::spec::{File as SpecFile, Identity, Level, Limits, Mount, Net, Spec, Symlink, Tmpfs, VERSION};
+use toka_jail::standing::{Launched, Standing};
 use toka_jail::status::{GO, RECORD_BYTES_MAX, Record};
 use toka_kernel::ids::Bytes;
 use toka_tests::programs::program;
@@ -57,22 +62,31 @@ fn jail() {
     let small = Image::of(&program("toka-jail"));
     let multi = Image::of(&program("toka"));
     let plain = || start_plainly(TRUE);
-    let (cpu, wall) = compared(40, || small.run(TRUE), plain);
+    let end = || [&small, &multi].into_iter().for_each(Image::end);
+    let (cpu, wall) = compared(40, || small.run(TRUE), plain, end);
     say("CPU: `/bin/true` in a strong jail by toka-jail / plain spawn", Goal::AtMost(6.0), cpu);
     say("the same, wall, least of each", Goal::AtMost(12.0), wall);
-    let (cpu, wall) = compared(40, || multi.run(TRUE), plain);
+    let (cpu, wall) = compared(40, || multi.run(TRUE), plain, end);
     say("CPU: `/bin/true` in a strong jail by toka / plain spawn", Goal::AtMost(6.0), cpu);
     say("the same, wall, least of each", Goal::AtMost(12.0), wall);
     let plain_python = || start_plainly(PYTHON);
-    let (cpu, _) = compared(10, || small.run(PYTHON), plain_python);
+    let (cpu, _) = compared(10, || small.run(PYTHON), plain_python, end);
     say("CPU: `python3 -c pass` in a strong jail by toka-jail / plain spawn", Goal::AtMost(1.5), cpu);
-    let (cpu, _) = compared(10, || multi.run(PYTHON), plain_python);
+    let (cpu, _) = compared(10, || multi.run(PYTHON), plain_python, end);
     say("CPU: `python3 -c pass` in a strong jail by toka / plain spawn", Goal::AtMost(1.5), cpu);
+    for (name, image) in [("toka-jail", &small), ("toka", &multi)] {
+        let alone = || {
+            image.run(TRUE);
+            image.end();
+        };
+        let (cpu, _) = compared(20, alone, plain, end);
+        say(&format!("CPU: one call of `/bin/true` and no other by {name} / plain spawn"), Goal::None, cpu);
+    }
     if Command::new("unshare").arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        let (cpu, wall) = compared(40, || start_plainly(NAMESPACES), plain);
+        let (cpu, wall) = compared(40, || start_plainly(NAMESPACES), plain, end);
         say("CPU: `/bin/true` by unshare(1) in the same namespaces, no more / plain spawn", Goal::None, cpu);
         say("the same, wall, least of each", Goal::None, wall);
-        let (cpu, wall) = compared(40, || small.run(TRUE), || start_plainly(NAMESPACES));
+        let (cpu, wall) = compared(40, || small.run(TRUE), || start_plainly(NAMESPACES), end);
         say("CPU: `/bin/true` in a strong jail by toka-jail / by unshare(1)", Goal::None, cpu);
         say("the same, wall, least of each", Goal::None, wall);
     } else {
@@ -92,7 +106,8 @@ fn guest() {
         b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
     for (what, module) in [("the least guest", least), ("`release-hasher`", hasher)] {
         for (other, line) in [("`/bin/true`", TRUE), ("`python3 -c pass`", PYTHON)] {
-            let (cpu, wall) = compared(20, || small.run_guest(&worker, module), || small.run(line));
+            let guest = || small.run_guest(&worker, module);
+            let (cpu, wall) = compared(20, guest, || small.run(line), || small.end());
             say(&format!("wall: {what} in a worker of its own / {other} in a strong jail"), Goal::AtMost(0.5), wall);
             say("the same, CPU", Goal::None, cpu);
         }
@@ -110,12 +125,14 @@ fn loaded_part(program: &[u8]) -> Vec<u8> {
     program[..end].to_vec()
 }
 
-/// Runs both in turn, `times` of each in a slice: the ratio of all processor time, and that of the shortest times.
+/// Runs both in turn, `times` of each in a slice, and `end` at its end: the ratio of all processor time, and that of the
+/// shortest times.
 ///
 /// The system tells the time of children in hundredths of a second, so that of one slice alone would be too coarse.
-fn compared(times: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> (f64, f64) {
+fn compared(times: usize, mut ours: impl FnMut(), mut theirs: impl FnMut(), end: impl Fn()) -> (f64, f64) {
     ours();
     theirs();
+    end();
     let (mut cpu, mut wall) = ([0.0; 2], [f64::INFINITY; 2]);
     for _ in 0..SLICES {
         for (side, work) in [&mut ours as &mut dyn FnMut(), &mut theirs].into_iter().enumerate() {
@@ -125,6 +142,7 @@ fn compared(times: usize, mut ours: impl FnMut(), mut theirs: impl FnMut()) -> (
                 work();
                 wall[side] = start.elapsed().as_secs_f64().min(wall[side]);
             }
+            end();
             cpu[side] += tree_cpu() - before;
         }
     }
@@ -222,19 +240,39 @@ fn peak_kib(child: &Child) -> Option<f64> {
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
-/// A launcher in a sealed memory file, as the supervisor keeps it.
-struct Image(OwnedFd);
+/// A launcher in a sealed memory file, as the supervisor keeps it, and the process that stands by.
+struct Image {
+    file: OwnedFd,
+    standing: RefCell<Option<(Child, Standing)>>,
+}
 
 /// A launcher at work.
 struct Jail {
-    child: Child,
+    child: Launched,
     result: OwnedFd,
     pid1: Option<OwnedFd>,
 }
 
 impl Image {
     fn of(path: &Path) -> Image {
-        Image(sealed(&fs::read(path).expect("it is built"), MemfdFlags::EXEC))
+        let file = sealed(&fs::read(path).expect("it is built"), MemfdFlags::EXEC);
+        Image { file, standing: RefCell::new(None) }
+    }
+
+    /// Starts the process that stands by.
+    fn stand_by(&self) -> (Child, Standing) {
+        let (standing, stdin) = Standing::pair().expect("a socket pair");
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        command.arg0("toka-jail").env_clear().stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+        (command.spawn().expect("the launcher starts"), standing)
+    }
+
+    /// Ends and waits for the process that stands by, if there is one.
+    fn end(&self) {
+        if let Some((mut child, standing)) = self.standing.take() {
+            drop(standing);
+            assert!(child.wait().expect("ours").success());
+        }
     }
 
     /// Runs a program to its good end.
@@ -302,11 +340,11 @@ impl Image {
         let what = spec.program.clone();
         let spec = sealed(&spec.encode().expect("a right spec"), MemfdFlags::empty());
         let handed = Handed { status: status_end, spec, result: result_end, stdin, inputs };
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
-        command.arg0("toka-jail").env_clear().stdin(handed.into_stdin().expect("room"));
-        command.stdout(stdout).stderr(Stdio::inherit());
-        let child = command.spawn().expect("the launcher starts");
-        drop(command);
+        let mut standing = self.standing.borrow_mut();
+        let (_, standing) = standing.get_or_insert_with(|| self.stand_by());
+        let launched = standing.launch(&handed, stdout.as_fd(), std::io::stderr().as_fd());
+        let child = launched.expect("it answers").expect("it stands by");
+        drop((handed, stdout));
         let mut jail = Jail { child, result, pid1: None };
         while let Some((record, descriptor)) = next(&status) {
             match record {
@@ -325,7 +363,7 @@ impl Jail {
         let mut raw = [0; 8];
         let (len, _) = rustix::net::recv(&self.result, &mut raw[..], RecvFlags::empty()).expect("a socket");
         assert_eq!((len, &raw[..4]), (4, &[0; 4][..]), "{what} did not end well");
-        assert!(self.child.wait().expect("ours").success());
+        assert_eq!(self.child.wait().expect("ours").exit_status(), Some(0));
     }
 }
 

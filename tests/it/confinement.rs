@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 mod guests;
 mod kills;
+mod launchers;
 mod levels;
 mod limits;
 mod outcomes;

@@ -1,7 +1,4 @@
-//! What a launcher is handed: descriptors, in messages over the socket that is its standard input.
-//!
-//! Mapped numbers would be set by code that runs between fork and `execve`, and a process that runs such code has to be
-//! forked, page tables and all. One that only gets a standard input is spawned without (posix_spawn(3)).
+//! What the launcher of a call is handed: descriptors, in messages over the socket of the call.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -34,7 +31,7 @@ pub struct Handed {
 }
 
 impl Handed {
-    /// Puts all of it into a socket, which the launcher then gets as its standard input. It may be dropped here.
+    /// Puts all of it into a socket: our end, and the launcher's.
     ///
     /// ```text
     /// each message   u32, little endian: how many descriptors come in all; up to 200 of them
@@ -43,42 +40,28 @@ impl Handed {
     ///
     /// # Errors
     /// When the system has no socket, or more descriptors are under way than this user may have open.
-    pub fn into_stdin(self) -> io::Result<OwnedFd> {
+    pub fn offer(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let first = [&self.status, &self.spec, &self.result, &self.stdin];
         let all: Vec<BorrowedFd<'_>> = first.into_iter().chain(&self.inputs).map(AsFd::as_fd).collect();
         let count = u32::try_from(all.len()).map_err(|_| Errno::TOOBIG)?.to_le_bytes();
         for some in all.chunks(AT_ONCE) {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            if !control.push(SendAncillaryMessage::ScmRights(some)) {
-                return Err(Errno::TOOBIG.into());
-            }
-            sendmsg(&ours, &[IoSlice::new(&count)], &mut control, SendFlags::NOSIGNAL)?;
+            send(ours.as_fd(), &count, some)?;
         }
-        Ok(theirs)
+        Ok((ours, theirs))
     }
 
-    /// Takes what [`Handed::into_stdin`] put into `socket`; no more than `most` inputs.
+    /// Takes what [`Handed::offer`] put into `socket`; no more than `most` inputs.
     ///
     /// # Errors
     /// `EBADF` for anything else, and what recvmsg(2) says.
     pub fn take(socket: BorrowedFd<'_>, most: u32) -> Result<Handed, Errno> {
         let mut all = vec![];
         loop {
-            let mut count = [0; 4];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let into = &mut [IoSliceMut::new(&mut count)];
-            let message = rustix::io::retry_on_intr(|| recvmsg(socket, into, &mut control, RecvFlags::CMSG_CLOEXEC))?;
-            let before = all.len();
-            for part in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = part {
-                    all.extend(rights);
-                }
-            }
+            let (mut count, before) = ([0; 4], all.len());
+            let len = receive(socket, &mut count, |descriptor| all.push(descriptor))?;
             let due = u32::from_le_bytes(count) as usize;
-            if message.bytes != count.len() || all.len() == before || all.len() > due || due > FIRST + most as usize {
+            if len != count.len() || all.len() == before || all.len() > due || due > FIRST + most as usize {
                 return Err(Errno::BADF);
             }
             if all.len() == due {
@@ -93,4 +76,28 @@ impl Handed {
         let [status, spec, result, stdin] = all.try_into().map_err(|_| Errno::BADF)?;
         Ok(Handed { status, spec, result, stdin, inputs })
     }
+}
+
+/// Sends one message with up to [`AT_ONCE`] descriptors.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(Errno::TOOBIG);
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives one message and says how long it was; 0 is the end.
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], mut take: impl FnMut(OwnedFd)) -> Result<usize, Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(AT_ONCE))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(bytes)];
+    let message = rustix::io::retry_on_intr(|| recvmsg(socket, into, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = part {
+            rights.for_each(&mut take);
+        }
+    }
+    Ok(message.bytes)
 }

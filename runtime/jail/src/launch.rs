@@ -5,7 +5,6 @@ use std::ffi::CString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
@@ -28,6 +27,8 @@ const INSIDE: u32 = 1_000;
 const NOBODY: u32 = 65_534;
 /// Where the proxy of the supervisor listens, as the program sees it.
 const PROXY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 3_128);
+/// Bytes that most specs fit into. Memory that is not touched need not be made for each call.
+const SPEC_BYTES_MIN: usize = 8 * 1024;
 /// Connections that wait to be accepted.
 const PROXY_BACKLOG: i32 = 32;
 
@@ -94,7 +95,7 @@ fn launch(
         rustix::io::write(&inputs[*cgroup as usize], b"0").at(Stage::Cgroup)?;
     }
     rustix::process::setsid().at(Stage::Session)?;
-    sys::signals(&[], true).at(Stage::Session)?;
+    sys::signals(&[], false).at(Stage::Session)?;
     rustix::process::umask(Mode::from_raw_mode(0o077));
     let early = become_unprivileged(&spec, &inputs)?;
     let job = Job { spec: &spec, inputs, status };
@@ -108,19 +109,14 @@ fn launch(
 }
 
 fn read_spec(spec: OwnedFd) -> Result<Spec, Fault> {
-    let mut bytes = Vec::new();
-    let file = fs::File::from(spec);
     // A memfd shares its offset with whoever wrote it.
-    let mut chunk = vec![0; SPEC_BYTES_MAX + 1];
-    loop {
-        let len = file.read_at(&mut chunk, bytes.len() as u64).at(Stage::Spec)?;
-        if len == 0 {
+    let mut bytes = Vec::with_capacity(SPEC_BYTES_MIN);
+    while bytes.len() <= SPEC_BYTES_MAX {
+        let (at, room) = (bytes.len() as u64, bytes.capacity());
+        if rustix::io::pread(&spec, rustix::buffer::spare_capacity(&mut bytes), at).at(Stage::Spec)? == 0 {
             break;
         }
-        bytes.extend_from_slice(&chunk[..len]);
-        if bytes.len() > SPEC_BYTES_MAX {
-            break;
-        }
+        bytes.reserve(room);
     }
     Spec::decode(&bytes).map_err(|_| Fault { stage: Stage::Spec, errno: Errno::INVAL.raw_os_error() })
 }
@@ -402,7 +398,7 @@ impl Job<'_> {
         let Err(fault) = run();
         // The socket may lie elsewhere by now, so the caller could not say it.
         let _nobody_to_tell = send(status.as_fd(), &Record::Failed(fault), &[]);
-        std::process::exit(FAILED)
+        sys::exit(FAILED)
     }
 
     /// Puts what the program is given under the numbers from 3 on, and marks the rest to be closed.

@@ -3,10 +3,12 @@
 //!
 //! # Protocol
 //!
-//! The supervisor starts the launcher from a sealed copy of this program, without arguments, with an empty environment,
-//! the standard output and error of the program, and for standard input a socket that holds the other descriptors (see
-//! [`handing`]): a status socket and a result socket, ends of `SOCK_SEQPACKET` pairs, the spec, the standard input of the
-//! program, and inputs as the spec counts them. Anything else that is open is closed first.
+//! The supervisor starts this program once, from a sealed copy, without arguments, with an empty environment, and for
+//! standard input its end of a socket (see [`standing`]). That process stands by and doubles itself for each call: the
+//! double is a child of the supervisor and the launcher of that call, with the standard output and error of the program
+//! and a socket that holds the other descriptors (see [`handing`]): a status socket and a result socket, ends of
+//! `SOCK_SEQPACKET` pairs, the spec, the standard input of the program, and inputs as the spec counts them. Anything
+//! else that is open is closed first.
 //!
 //! Then, over the status socket (see [`status`]):
 //!
@@ -29,7 +31,8 @@
 //! nor signal that one, so it cannot be forged. The launcher itself exits with 0 if the message was sent.
 //!
 //! To end the program: SIGTERM to the pidfd reaches the group of the program as SIGTERM and SIGCONT. To end all:
-//! SIGKILL at `strong`, SIGQUIT at `landlock`. Everything ends, too, when the thread that spawned the launcher does.
+//! SIGKILL at `strong`, SIGQUIT at `landlock`. Everything ends, too, when the thread does that started the standing
+//! launcher; what happens to that one is nothing to a launcher that has answered.
 //!
 //! `/workspace` in memory belongs to the user namespace of the jail. A supervisor that is not the jail's user outside,
 //! like root, can read it, but the kernel lets it create nothing there (`EOVERFLOW`): inputs then go through
@@ -39,6 +42,7 @@
 //! # Steps
 //!
 //! ```text
+//! standing   session, signals · die with the supervisor · double itself for each call
 //! launcher   spec · descriptors · cgroup · session, signals, umask · unprivileged user · die with the supervisor
 //!            namespaces · maps · loopback · new root · Ready, wait · fork
 //! pid 1      die with the launcher · /proc · leave the old root · host name · keyring · no new privileges · Landlock
@@ -54,19 +58,19 @@ mod paths;
 mod root;
 mod selftest;
 pub mod spec;
+pub mod standing;
 pub mod status;
 mod sys;
 
 use std::ffi::OsString;
 use std::process::exit;
 
-use handing::Handed;
 use spec::Level;
 
 /// Exit code for arguments that the launcher does not know.
 const USAGE: i32 = 2;
 
-/// Confines and becomes the program; never returns. `args` are those after the name, or after the word by which a
+/// Stands by, and confines and becomes programs; never returns. `args` are those after the name, or after the word by which a
 /// program of many names was told to be this one; that program must call this before anything else opens a file or
 /// starts a thread.
 ///
@@ -91,8 +95,9 @@ pub fn enter(args: impl Iterator<Item = OsString>) -> ! {
         [Some(selftest::CANARY), ..] => selftest::canary(&args[1..]),
         _ => exit(USAGE),
     }
-    match Handed::take(rustix::stdio::stdin(), spec::INPUTS_MAX) {
-        Ok(handed) => exit(launch::run(handed)),
-        Err(_) => exit(status::FAILED),
+    match standing::stand_by() {
+        Ok(Some(handed)) => sys::exit(launch::run(handed)),
+        Ok(None) => sys::exit(0),
+        Err(_) => sys::exit(status::FAILED),
     }
 }

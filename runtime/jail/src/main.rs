@@ -1,7 +1,7 @@
 //! The launcher as a small program of its own.
 //!
 //! It does without what the standard library does before `main`, such as looking for the bounds of the stack in
-//! `/proc/self/maps`: the launcher is started anew for each call.
+//! `/proc/self/maps`: what it has in memory is copied for each call.
 #![deny(unsafe_code)]
 #![no_main]
 

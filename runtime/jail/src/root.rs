@@ -270,10 +270,12 @@ impl Within<'_> {
         let (folder, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?;
-        let mut buffer = vec![0; COPY_BYTES];
+        let mut buffer = Vec::with_capacity(COPY_BYTES);
         let mut offset = 0;
         loop {
-            let len = rustix::io::retry_on_intr(|| rustix::io::pread(from, &mut buffer[..], offset))?;
+            buffer.clear();
+            let room = || rustix::io::pread(from, rustix::buffer::spare_capacity(&mut buffer), offset);
+            let len = rustix::io::retry_on_intr(room)?;
             if len == 0 {
                 break;
             }

@@ -142,6 +142,7 @@ fn try_level(level: Level) -> io::Result<Ran> {
     let Some(launcher) = sys::fork()? else {
         let child = || -> io::Result<Handed> {
             rustix::stdio::dup2_stdout(&stdout)?;
+            sys::signals(&[], true)?;
             let stdin = File::open("/dev/null")?.into();
             Ok(Handed { status: status_end, spec: holding(&bytes)?, result: result_end, stdin, inputs })
         };

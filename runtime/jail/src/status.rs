@@ -8,6 +8,8 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::handing;
+
 /// The supervisor's only answer: to [`Record::MapsWanted`] and to [`Record::Ready`].
 pub const GO: &[u8] = b"go";
 /// Bytes of a record.
@@ -188,14 +190,7 @@ impl<T> At<T> for std::io::Result<T> {
 
 /// Sends a record with `descriptors`.
 pub(crate) fn send(status: BorrowedFd<'_>, record: &Record, descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    let bytes = record.encode()?;
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(Errno::TOOBIG);
-    }
-    sendmsg(status, &[std::io::IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    handing::send(status, &record.encode()?, descriptors)
 }
 
 /// Waits until the supervisor answers [`GO`].

@@ -1,6 +1,6 @@
 //! The system calls that have no safe form in a crate. All `unsafe` of the tree is in this file.
 
-#![expect(unsafe_code, reason = "fork, execve and the calls that rustix lacks")]
+#![expect(unsafe_code, reason = "fork, clone, execve and the calls that rustix lacks")]
 
 use std::ffi::{CStr, CString, c_char};
 use std::io;
@@ -40,23 +40,35 @@ pub(crate) fn put(from: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
     check(unsafe { libc::dup2(from.as_raw_fd(), number) }.into()).map(drop)
 }
 
-/// Doubles the process: the child gets `None`.
+/// Forks: the child gets `None`.
 ///
 /// # Errors
 /// What fork(2) says.
 pub(crate) fn fork() -> io::Result<Option<Pid>> {
-    // SAFETY: the process has one thread, which `launch` checks first, so the child finds no lock held by another.
-    let raw = unsafe { libc::fork() };
-    if raw < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(raw)) }
+    plain(Plain::Clone { of_parent: false }).map(|pid| Pid::from_raw(pid as i32))
 }
 
-/// Closes the descriptors from `first` to `last`, or marks them with [`CLOSE_ON_EXEC`].
+/// Makes another child of the parent, which goes on as this process does, and says whether this is it.
+///
+/// # Errors
+/// What clone(2) says.
+pub(crate) fn double() -> io::Result<bool> {
+    plain(Plain::Clone { of_parent: true }).map(|pid| pid == 0)
+}
+
+/// Closes the descriptors from `first` to `last`, or marks them with [`CLOSE_ON_EXEC`]. No owned descriptor may lie in
+/// the range, except with that, which closes none.
 ///
 /// # Errors
 /// What close_range(2) says.
 pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
-    // SAFETY: takes no pointer. No owned descriptor lies in the range, except with CLOSE_ON_EXEC, which closes none.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+    plain(Plain::Close { first, last, flags }).map(drop)
+}
+
+/// Ends the process at once. What the C library does otherwise at the end, library by library, is done for nobody here.
+pub(crate) fn exit(code: i32) -> ! {
+    let _never = plain(Plain::Exit(code));
+    std::process::abort()
 }
 
 /// Sets mount attributes on the mount that `tree` refers to and, if `below`, on all below it, and cuts them off from
@@ -117,8 +129,10 @@ pub(crate) fn signals(held: &[i32], reset: bool) -> io::Result<()> {
     // SAFETY: SIG_DFL runs no code of ours; `set` is initialised by sigemptyset before it is read. Signals that have
     // no other disposition (SIGKILL, SIGSTOP, those of the C library) refuse, which changes nothing.
     unsafe {
-        for signal in (1..=libc::SIGRTMAX()).filter(|_| reset) {
-            libc::signal(signal, libc::SIG_DFL);
+        if reset {
+            for signal in 1..=libc::SIGRTMAX() {
+                libc::signal(signal, libc::SIG_DFL);
+            }
         }
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -153,6 +167,13 @@ pub(crate) enum Plain {
     SessionKeyring,
     /// The newest Landlock ABI of the kernel (landlock_create_ruleset(2), LANDLOCK_CREATE_RULESET_VERSION).
     LandlockAbi,
+    /// A child (clone(2)), or with `of_parent` one of the parent's, which signals its end as this process does. The call
+    /// that is older than clone3(2), which does no more here and is refused by the filters of some containers.
+    Clone { of_parent: bool },
+    /// close_range(2).
+    Close { first: u32, last: u32, flags: u32 },
+    /// exit_group(2).
+    Exit(i32),
     /// A call of the table [`PROBES`], which the self-test expects to be refused.
     Probe(usize),
 }
@@ -165,13 +186,21 @@ pub(crate) fn plain(call: Plain) -> io::Result<i64> {
     let (number, args) = match call {
         Plain::SessionKeyring => (libc::SYS_keyctl, [1, 0, 0]),
         Plain::LandlockAbi => (libc::SYS_landlock_create_ruleset, [0, 0, 1]),
+        Plain::Clone { of_parent } => {
+            let flags = libc::SIGCHLD | if of_parent { libc::CLONE_PARENT } else { 0 };
+            (libc::SYS_clone, [flags.into(), 0, 0])
+        }
+        Plain::Close { first, last, flags } => (libc::SYS_close_range, [first.into(), last.into(), flags.into()]),
+        Plain::Exit(code) => (libc::SYS_exit_group, [code.into(), 0, 0]),
         Plain::Probe(index) => {
             let (_, number, args) = PROBES[index];
             (number, args)
         }
     };
-    // SAFETY: the calls are those above and in the table; none writes through a null pointer or changes the memory of the process. If
-    // the jail leaked, `clone` would double the process with its own copy of the stack, as fork does.
+    // SAFETY: the calls are those above and in the table; none writes through a null pointer or changes the memory of the
+    // process. `clone` doubles the process, and the child goes on on its own copy of the stack, as after fork. It finds no
+    // lock held by another: there is one thread, which `launch` looks at where the kernel does not. The C library is not
+    // told; what it remembers of the thread, its number, is asked for by nothing here.
     check(unsafe { libc::syscall(number, args[0], args[1], args[2], 0, 0, 0) })
 }
 

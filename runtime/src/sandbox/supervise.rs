@@ -3,7 +3,6 @@
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,8 +13,9 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
 };
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 use toka_jail::spec::{Level, Spec};
+use toka_jail::standing::Launched;
 use toka_jail::status::{Fault, GO, RECORD_BYTES_MAX, Record};
 
 use super::capture::{Capture, Captured};
@@ -163,7 +163,7 @@ enum Stage {
 }
 
 struct Watched {
-    child: Child,
+    child: Launched,
     level: Level,
     status: Option<OwnedFd>,
     result: Option<OwnedFd>,
@@ -320,7 +320,7 @@ impl Watched {
             let signal = if self.level == Level::Strong { Signal::KILL } else { Signal::QUIT };
             let _gone = rustix::process::pidfd_send_signal(pid1, signal);
         } else {
-            let _gone = self.child.kill();
+            self.child.kill();
         }
         self.stage = Stage::Killed(Instant::now() + REAP_MAX);
     }
@@ -494,13 +494,9 @@ impl Watched {
 
     /// Waits for the end of the launcher and takes the processor time of all it has waited for.
     fn reap(&mut self) -> u64 {
-        let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) else { return 0 };
-        let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
-            let timeout = Timespec { tv_sec: REAP_MAX.as_secs() as i64, tv_nsec: 0 };
-            poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout))
-        });
-        if ended == Ok(0) {
-            let _gone = self.child.kill();
+        let timeout = Timespec { tv_sec: REAP_MAX.as_secs() as i64, tv_nsec: 0 };
+        if poll(&mut [PollFd::new(&self.child, PollFlags::IN)], Some(&timeout)) == Ok(0) {
+            self.child.kill();
             self.told = Some(End::Unreaped);
             return 0;
         }

@@ -87,7 +87,7 @@ fn killed(lab: &Lab, mark: &str, count: usize) -> String {
 /// Kills a node whose program runs, and sees that none of its processes is left.
 fn kill(mut run: super::Live, mark: &str) {
     let theirs = run.descendants();
-    assert!(theirs.len() >= 3, "the launcher, pid 1 and the program: {theirs:?}");
+    assert!(theirs.len() >= 4, "the standing launcher, that of the call, pid 1 and the program: {theirs:?}");
     run.child.kill().expect("kills");
     run.child.wait().expect("ends");
     wait_until("the end of all its processes", || theirs.iter().all(|(pid, time)| began(*pid).as_ref() != Some(time)));

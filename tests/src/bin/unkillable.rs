@@ -1,8 +1,8 @@
 //! Plays the launcher of a program that cannot be killed, as one stuck in the kernel: it says that all went well, names
 //! a process that no signal reaches, and stays.
 //!
-//! It does so once in each folder; from then on, and to be tested, it becomes the launcher that lies in the folder as
-//! `launcher`.
+//! It does so for one call in each folder, and then stands by for no other; from then on, and to be tested, it becomes
+//! the launcher that lies in the folder as `launcher`.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -13,8 +13,7 @@ use std::process::Command;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, recv, sendmsg, shutdown};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, set_parent_process_death_signal};
-use toka_jail::handing::Handed;
-use toka_jail::spec::INPUTS_MAX;
+use toka_jail::standing::Asked;
 use toka_jail::status::{RECORD_BYTES_MAX, Record};
 
 fn main() -> io::Result<()> {
@@ -24,7 +23,9 @@ fn main() -> io::Result<()> {
     }
     // Nobody is left behind, whatever it pretends.
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    let status = Handed::take(rustix::stdio::stdin(), INPUTS_MAX)?.status;
+    let Some(asked) = Asked::take(rustix::stdio::stdin())? else { return Ok(()) };
+    // It lets go of the socket of the standing launcher, so that the next call finds none.
+    let status = asked.accept()?.status;
     let mut child = Command::new("/bin/true").spawn()?;
     let beyond_reach = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
     child.wait()?;

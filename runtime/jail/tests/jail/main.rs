@@ -11,4 +11,5 @@ mod processes;
 mod protocol;
 mod selftest;
 mod source;
+mod standing;
 mod supervisor;

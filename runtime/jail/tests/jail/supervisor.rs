@@ -1,11 +1,13 @@
 //! A small supervisor: the other side of the protocol, without timers of its own but one that no test should reach.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -18,13 +20,14 @@ use rustix::net::{
 use rustix::process::Signal;
 use toka_jail::handing::Handed;
 use toka_jail::spec::{File as SpecFile, Identity, Level, Limits, Mount, Net, Spec, Symlink, Tmpfs, VERSION};
+use toka_jail::standing::{Launched, Standing};
 use toka_jail::status::{Fault, GO, RECORD_BYTES_MAX, Record};
 
 /// After this a run counts as hung, and everything is killed.
 const HUNG: Duration = Duration::from_secs(120);
 
 /// Whom the launcher is started as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum As {
     /// As whom the tests run.
     Same,
@@ -130,6 +133,11 @@ impl Plan {
 
     /// Starts it, up to the point where it waits for its release.
     pub(crate) fn start(self, who: As) -> Jail {
+        StandsBy::launch(who, |stands| self.start_by(stands).expect("it stands by"))
+    }
+
+    /// The same, by one launcher; `None` if that is gone.
+    pub(crate) fn start_by(self, stands: &StandsBy) -> Option<Jail> {
         let pair = || {
             let flags = SocketFlags::CLOEXEC;
             let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
@@ -146,14 +154,9 @@ impl Plan {
             stdin: self.stdin.unwrap_or_else(|| File::open("/dev/null").expect("it is there").into()),
             inputs: self.inputs,
         };
-        let mut command = Command::new(format!("/proc/self/fd/{}", launcher().as_raw_fd()));
-        command.env_clear().stdout(stdout.try_clone().expect("a copy")).stderr(stderr.try_clone().expect("a copy"));
-        command.stdin(handed.into_stdin().expect("room"));
-        if who == As::Nobody {
-            command.uid(65_534).gid(65_534);
-        }
-        let child = command.spawn().expect("the launcher starts");
-        Jail { child, status, result, stdout, stderr, workspace: None, listener: None, pid1: None, records: vec![] }
+        let child = stands.standing.launch(&handed, stdout.as_fd(), stderr.as_fd()).expect("it answers")?;
+        let (workspace, listener, pid1, records) = (None, None, None, vec![]);
+        Some(Jail { child, status, result, stdout, stderr, workspace, listener, pid1, records })
     }
 
     /// Runs it from beginning to end.
@@ -179,10 +182,51 @@ pub(crate) fn launcher() -> &'static OwnedFd {
     LAUNCHER.get_or_init(|| holding(&std::fs::read(env!("CARGO_BIN_EXE_toka-jail")).expect("the launcher is built")))
 }
 
+/// A launcher that stands by.
+#[derive(Debug)]
+pub(crate) struct StandsBy {
+    pub(crate) process: Child,
+    pub(crate) standing: Standing,
+}
+
+thread_local! {
+    /// One for each user. It dies with the thread that started it, so each test has its own.
+    static STAND_BY: RefCell<BTreeMap<As, StandsBy>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+impl StandsBy {
+    pub(crate) fn start(who: As) -> StandsBy {
+        let (standing, stdin) = Standing::pair().expect("a socket pair");
+        let mut command = Command::new(format!("/proc/self/fd/{}", launcher().as_raw_fd()));
+        command.arg0("toka-jail").env_clear().stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
+        if who == As::Nobody {
+            command.uid(65_534).gid(65_534);
+        }
+        StandsBy { process: command.spawn().expect("the launcher starts"), standing }
+    }
+
+    /// Asks the one of this thread, which is the same for all calls of a test.
+    fn launch<T>(who: As, ask: impl FnOnce(&StandsBy) -> T) -> T {
+        STAND_BY.with_borrow_mut(|stand_by| ask(stand_by.entry(who).or_insert_with(|| StandsBy::start(who))))
+    }
+
+    /// The process that stands by for this thread.
+    pub(crate) fn id(who: As) -> u32 {
+        StandsBy::launch(who, |stands| stands.process.id())
+    }
+}
+
+impl Drop for StandsBy {
+    fn drop(&mut self) {
+        self.process.kill().expect("it is ours");
+        self.process.wait().expect("it is ours");
+    }
+}
+
 /// A launcher at work.
 #[derive(Debug)]
 pub(crate) struct Jail {
-    pub(crate) child: Child,
+    pub(crate) child: Launched,
     pub(crate) status: OwnedFd,
     result: OwnedFd,
     stdout: File,
@@ -284,7 +328,7 @@ impl Jail {
             Ok((4, _)) => raw[..4].try_into().ok().map(i32::from_le_bytes),
             Ok(_) | Err(Errno::CONNRESET) => None,
             Err(error) => {
-                self.child.kill().expect("it is ours");
+                self.child.kill();
                 panic!("no result in {HUNG:?}: {error}; {}", read(&mut self.stderr));
             }
         };
