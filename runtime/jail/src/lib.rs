@@ -62,13 +62,44 @@ pub mod standing;
 pub mod status;
 mod sys;
 
-use std::ffi::OsString;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
 use std::process::exit;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
 use spec::Level;
+
+/// The name of the program.
+const NAME: &CStr = c"toka-jail";
 
 /// Exit code for arguments that the launcher does not know.
 const USAGE: i32 = 2;
+
+/// Becomes the program `image`, the launcher by itself, with the same arguments; never returns. For a program of many
+/// names that carries it: what is smaller is doubled in less time. Where the system runs no memory files the caller's
+/// program is the launcher, as by [`enter`].
+pub fn enter_as(image: &[u8], args: impl Iterator<Item = OsString>) -> ! {
+    let args: Vec<OsString> = args.collect();
+    let _not_here = execute(image, &args);
+    enter(args.into_iter())
+}
+
+fn execute(image: &[u8], args: &[OsString]) -> io::Result<Infallible> {
+    let memory = match memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::EXEC) {
+        // Before Linux 6.3 every memory file is executable and the flag unknown.
+        Err(Errno::INVAL) => memfd_create(NAME, MemfdFlags::CLOEXEC),
+        made => made,
+    };
+    let mut file = File::from(memory?);
+    file.write_all(image)?;
+    let args = args.iter().map(|arg| CString::new(arg.as_encoded_bytes()));
+    let argv = std::iter::once(Ok(NAME.to_owned())).chain(args).collect::<Result<Vec<_>, _>>()?;
+    Err(sys::execve(Some(file.as_fd()), NAME, &argv, &[]))
+}
 
 /// Stands by, and confines and becomes programs; never returns. `args` are those after the name, or after the word by which a
 /// program of many names was told to be this one; that program must call this before anything else opens a file or

@@ -16,11 +16,11 @@ fn standing(run: &Live) -> (u32, String) {
         let is_standing = |pid: u32| {
             fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "toka-standing")
         };
-        let mut all = theirs.iter().filter(|(pid, _)| is_standing(*pid));
-        found = all.next().cloned();
+        // A double has the name of the one that it was made of, until it has another.
+        let all: Vec<_> = theirs.iter().filter(|(pid, _)| is_standing(*pid)).collect();
+        found = all.first().map(|found| (*found).clone());
         // Beside it the launcher of the call, pid 1 of its jail, and the program.
-        assert_eq!(all.next(), None, "there is one for all calls");
-        found.is_some() && theirs.len() >= 4
+        all.len() == 1 && theirs.len() >= 4
     });
     found.expect("it was found")
 }
@@ -57,7 +57,9 @@ fn a_launcher_that_is_killed_during_a_call_and_before_the_next_costs_neither() {
         for (pid, time) in seen {
             assert_ne!(began(pid), Some(time), "it outlives its node");
         }
-        ["one", "two", "three"].map(|go| fs::remove_file(lab.desk.at("project/docs").join(go)).expect("removes"));
+        for go in ["one", "two", "three"] {
+            fs::remove_file(lab.desk.at("project/docs").join(go)).expect("removes");
+        }
         lab.verify();
     });
 }

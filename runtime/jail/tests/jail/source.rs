@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Lines of code in the crate, without the self-test, unit tests, comments and blank lines.
-const CODE_LINES_MAX: usize = 1_750;
+const CODE_LINES_MAX: usize = 1_770;
 /// Blocks of unsafe code.
 const UNSAFE_BLOCKS_MAX: usize = 10;
 
