@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use toka_kernel::AgentState;
-use toka_kernel::ids::AgentId;
+use toka_kernel::hash::{Context, derive};
+use toka_kernel::ids::{AgentId, PrincipalId};
 
 use crate::agents::{Agent, AgentSpec, Priority, Then};
 
@@ -64,7 +65,7 @@ impl Phase {
 /// The agents of a folder in the order in which they are spawned: every one after those it requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// In that order, and of those that could go first by phase, priority and name.
+    /// In the order in which they start one at a time, when each completes.
     pub agents: Vec<Planned>,
 }
 
@@ -136,21 +137,40 @@ pub fn plan(specs: Vec<AgentSpec>) -> Result<Plan, Vec<PlanError>> {
         waves.insert(name, wave);
     }
     let phases = phases(&by_name, &order);
-    let mut agents: Vec<Planned> = order
+    let agents: Vec<Planned> = order
         .iter()
         .map(|name| {
             let (phase, earlier_for) = phases[name.as_str()].clone();
             Planned { spec: by_name[name].clone(), phase, earlier_for, wave: waves[name.as_str()] }
         })
         .collect();
-    agents.sort_by(|a, b| a.place().cmp(&b.place()));
-    Ok(Plan { agents })
+    Ok(Plan { agents: as_they_start(agents) })
 }
 
-impl Planned {
-    fn place(&self) -> (usize, Phase, Priority, &str) {
-        (self.wave, self.phase, self.spec.agent().priority, self.spec.name())
+/// The agents in the order in which they start one at a time, when each completes.
+fn as_they_start(mut agents: Vec<Planned>) -> Vec<Planned> {
+    let id = |name: &str| PrincipalId(derive(Context::Id, &[name.as_bytes()]).0);
+    let member = |planned: &'_ Planned| (id(planned.spec.name()), AgentState::Spawned);
+    let mut states: BTreeMap<AgentId, AgentState> = agents.iter().map(member).collect();
+    let mut places: BTreeMap<AgentId, usize> = BTreeMap::new();
+    loop {
+        let members: Vec<Member<'_>> = agents
+            .iter()
+            .map(|planned| Member {
+                id: id(planned.spec.name()),
+                agent: planned.spec.agent(),
+                phase: planned.phase,
+                requires: required(&planned.spec).map(id).collect(),
+                state: states[&id(planned.spec.name())],
+                completed: true,
+            })
+            .collect();
+        let Some(Step::Start(agent)) = next(&members, 1) else { break };
+        places.insert(agent, places.len());
+        states.insert(agent, AgentState::Ended);
     }
+    agents.sort_by_cached_key(|planned| places.get(&id(planned.spec.name())).copied());
+    agents
 }
 
 fn required(spec: &AgentSpec) -> impl Iterator<Item = &str> {
