@@ -61,6 +61,22 @@ fn write(desk: &Desk, folder: &str, files: impl IntoIterator<Item = (String, Str
     }
 }
 
+/// How often the diamond is planned and run.
+const ROUNDS: u8 = 100;
+
+/// A folder of the diamond with other file names in each round, so that no listing of it comes in the same order.
+fn shuffled(desk: &Desk, round: u8) -> String {
+    let folder = format!("round-{round}");
+    let mut files: Vec<_> = diamond().into_iter().collect();
+    files.sort_by_key(|(name, _)| {
+        toka_kernel::hash::derive(toka_kernel::hash::Context::Id, &[&[round], name.as_bytes()])
+    });
+    for (place, (name, text)) in files.into_iter().enumerate() {
+        desk.write(&format!("{folder}/{place:02}-{}.yaml", name.len()), text);
+    }
+    folder
+}
+
 fn plan(desk: &Desk, folder: &str) -> Vec<String> {
     let plan = desk.json(&["orchestrate", folder, "--plan"]);
     let agents = plan["agents"].as_array().expect("agents");
@@ -88,27 +104,17 @@ fn the_order_is_the_same_however_the_files_lie() {
     write(&desk, "agents", diamond());
     let first = plan(&desk, "agents");
     assert_eq!(first.len(), 12);
-    for round in 0..100_u8 {
-        let folder = format!("round-{round}");
-        // Other file names, so that no listing of a folder comes in the same order.
-        let mut files: Vec<_> = diamond().into_iter().collect();
-        files.sort_by_key(|(name, _)| {
-            toka_kernel::hash::derive(toka_kernel::hash::Context::Id, &[&[round], name.as_bytes()])
-        });
-        for (place, (name, text)) in files.into_iter().enumerate() {
-            desk.write(&format!("{folder}/{place:02}-{}.yaml", name.len()), text);
-        }
-        assert_eq!(plan(&desk, &folder), first, "round {round}");
+    for round in 0..ROUNDS {
+        assert_eq!(plan(&desk, &shuffled(&desk, round)), first, "round {round}");
     }
 }
 
 #[test]
 fn a_diamond_runs_in_its_order_and_what_requires_a_failure_never_starts() {
     let desk = Desk::with_node();
-    write(&desk, "agents", diamond());
     let mut orders = Vec::new();
-    for _ in 0..5 {
-        let told = Told::of(orchestrate(&desk, "agents", &["--max-running", "1"]));
+    for round in 0..ROUNDS {
+        let told = Told::of(orchestrate(&desk, &shuffled(&desk, round), &["--max-running", "1"]));
         told.ran.expect(0);
         let ends = ends(&told);
         let of = |outcome: &str| {
