@@ -205,6 +205,7 @@ codes! {
     BlobMissingUnauthorised "BLOB_MISSING_UNAUTHORISED" Blobs Fail "a blob is gone, and no entry says that it may be", "look for the blob in another copy";
     BlobOmitted "BLOB_OMITTED" Blobs NotChecked "a blob was left out of the bundle on purpose", "ask for a bundle with all blobs";
 
+    SessionUnregistered "SESSION_UNREGISTERED" Tail Fail "the system session beside it has not registered this session as it begins", "whoever held the event key opened it and no operator did; do not trust it";
     TruncationNotExcluded "TRUNCATION_NOT_EXCLUDED" Tail NotChecked "the session is open, so its end may have been cut off", "compare the head with one you know from elsewhere";
     AnchorAbsent "ANCHOR_ABSENT" Anchor NotChecked "nobody outside has seen this head", "anchors come with a later version";
 }

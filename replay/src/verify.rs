@@ -23,7 +23,7 @@ use toka_store::bundle::{ContainerCode, ContainerFault};
 use toka_store::log::Rows;
 use toka_store::{Bundle, ReadError};
 
-use self::cited::{Cited, Contradiction};
+use self::cited::{Cited, Contradiction, is_whole};
 use self::findings::{Fault, Findings};
 use self::walk::Walk;
 use crate::code::{Axis, Class, Code};
@@ -80,6 +80,7 @@ pub fn verify(input: &Input, options: &Options, progress: &mut dyn FnMut(u64)) -
         run.strays(input);
     }
     run.compare_cited(input);
+    run.compare_registered(input);
     run.container(input.as_bundle().map(Bundle::faults).unwrap_or_default());
     Ok(run.finish(options))
 }
@@ -129,6 +130,29 @@ impl Run {
                 let fault = Fault::new(Code::RefMismatch).expected(found, cites.hash.to_string());
                 let fault = fault.detail("session", cites.session.to_string()).detail("seq", cites.seq);
                 self.findings.push(Some(report.session), Some(at), 0, fault, None);
+            }
+        }
+    }
+
+    /// Finds the work sessions that a system session of the same input has not registered as they begin.
+    fn compare_registered(&mut self, input: &Input) {
+        let is_clean = |report: &SessionReport| {
+            report.trusted_prefix_seq == report.head.map(|(seq, _)| seq) && is_whole(input, report.session)
+        };
+        let systems = self.sessions.iter().zip(&self.cited).filter(|(report, _)| report.system && is_clean(report));
+        let systems: Vec<(SessionId, Cited)> = systems.map(|(report, cited)| (report.session, cited.clone())).collect();
+        if systems.is_empty() {
+            return;
+        }
+        for (report, cited) in self.sessions.iter_mut().zip(&self.cited) {
+            let by_none = |(of, system): &(SessionId, Cited)| {
+                cited.is_unregistered(report.session, system)
+                    && cited.is_unregistered(report.session, &system.again(input, *of))
+            };
+            if systems.iter().all(by_none) {
+                report.axes.set(Axis::Tail, Answer::Fail);
+                let fault = Fault::new(Code::SessionUnregistered).detail("system", systems[0].0.to_string());
+                self.findings.push(Some(report.session), Some(0), 0, fault, None);
             }
         }
     }

@@ -16,6 +16,7 @@ mod facts_laws;
 mod format;
 mod golden;
 mod home;
+mod independent;
 mod kernel;
 mod kills;
 mod laws;

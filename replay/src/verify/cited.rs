@@ -1,17 +1,29 @@
-//! What entries say about entries of other sessions, compared where those are in the input as well.
+//! What sessions say about each other, compared where the others are in the input as well: the entries that they cite,
+//! and the sessions that a system session has registered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use toka_kernel::body::v1::EndHead;
+use toka_kernel::capability::Capability;
 use toka_kernel::entry::EntryRef;
-use toka_kernel::ids::{EntryHash, Seq, SessionId};
-use toka_kernel::{Body, Entry, Event};
+use toka_kernel::hash::{Context, derive};
+use toka_kernel::ids::{Digest, EntryHash, Seq, SessionId};
+use toka_kernel::{Body, CLASS_SYSTEM, Entry, Event};
+use toka_store::bundle::ContainerCode;
 
 use super::checked;
 use crate::input::Input;
 
-/// The entries of other sessions that a session cites, each with the first entry that does.
+/// What a session says about others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Cited(BTreeMap<(SessionId, Seq, EntryHash), Seq>);
+pub(super) struct Cited {
+    /// The entries of other sessions that it cites, each with the first entry that does.
+    entries: BTreeMap<(SessionId, Seq, EntryHash), Seq>,
+    /// What it began with, and whether as a system session; none where its genesis was not accepted.
+    begun: Option<(Digest, bool)>,
+    /// What each session begins with that it has registered.
+    registered: BTreeMap<SessionId, Digest>,
+}
 
 /// A citation that contradicts the session it names.
 pub(super) struct Contradiction {
@@ -26,13 +38,23 @@ impl Cited {
     pub(super) fn learn(&mut self, seq: Seq, event: &Event) {
         let mut add = |cited: Option<EntryRef>| {
             if let Some(EntryRef { session, seq: cited, hash }) = cited {
-                self.0.entry((session, cited, hash)).or_insert(seq);
+                self.entries.entry((session, cited, hash)).or_insert(seq);
             }
         };
         match &event.body {
             Body::SessionOpened(genesis) => {
                 add(genesis.system);
                 add(genesis.parent);
+                let roots = digest_of(genesis.grants.iter().map(|grant| &grant.cap));
+                self.begun = Some((roots, genesis.class == CLASS_SYSTEM));
+            }
+            Body::SessionRegistered(registered) => {
+                let roots = digest_of(registered.roots.iter().map(|root| &root.cap));
+                self.registered.insert(registered.session, roots);
+            }
+            Body::SessionEnded(ended) => {
+                let end = |head: &EndHead| EntryRef { session: ended.session, seq: head.seq, hash: head.hash };
+                add(ended.head.as_ref().map(end));
             }
             Body::ToolBound(bound) => bound.tools.iter().for_each(|binding| add(binding.cite)),
             Body::ToolUnbound(unbound) => add(Some(unbound.cite)),
@@ -46,8 +68,6 @@ impl Cited {
             | Body::GrantIssued(_)
             | Body::GrantRevoked(_)
             | Body::CallAdmitted(_)
-            | Body::SessionRegistered(_)
-            | Body::SessionEnded(_)
             | Body::ToolRegistered(_)
             | Body::ToolApproved(_)
             | Body::ToolQuarantined(_)
@@ -70,16 +90,34 @@ impl Cited {
         }
     }
 
-    /// Reads the cited sessions that are in `input`: how many citations could not be compared, and which contradict. A
-    /// bundle may hold a session in part; in a store what is cited was durable before it was cited, so it is there.
+    /// Whether it is a work session that `system` should have registered as it begins, and has not.
+    pub(super) fn is_unregistered(&self, session: SessionId, system: &Cited) -> bool {
+        let (Some((roots, false)), Some((_, true))) = (self.begun, system.begun) else { return false };
+        system.registered.get(&session) != Some(&roots)
+    }
+
+    /// The same as the system session `of` stands now, since it may have grown after it was read.
+    pub(super) fn again(&self, input: &Input, of: SessionId) -> Cited {
+        let mut now = self.clone();
+        let entries = input.entries(of).filter_map(|stored| checked::read(&stored.ok()?.bytes).0);
+        for entry in entries {
+            if let Ok(event) = entry.event() {
+                now.learn(entry.header().seq, event);
+            }
+        }
+        now
+    }
+
+    /// Reads the cited sessions that are in `input`: how many citations could not be compared, and which contradict. What
+    /// is cited was durable before it was cited, so it is there, unless the session is here in part.
     pub(super) fn compare(&self, input: &Input) -> (u64, Vec<Contradiction>) {
         let mut hashes: BTreeMap<(SessionId, Seq), EntryHash> = BTreeMap::new();
-        let mut wanted: Vec<SessionId> = self.0.keys().map(|(session, ..)| *session).collect();
+        let mut wanted: Vec<SessionId> = self.entries.keys().map(|(session, ..)| *session).collect();
         wanted.dedup();
         wanted.retain(|session| input.sessions().any(|known| known.is_ok_and(|known| known == *session)));
         let mut whole: BTreeSet<SessionId> = BTreeSet::new();
         for session in wanted {
-            let last = self.0.keys().filter(|(of, ..)| *of == session).map(|(_, seq, _)| *seq).max().unwrap_or(0);
+            let last = self.entries.keys().filter(|(of, ..)| *of == session).map(|(_, seq, _)| *seq).max().unwrap_or(0);
             let mut is_read = true;
             for stored in input.entries(session) {
                 let entry = stored.ok().and_then(|stored| checked::read(&stored.bytes).0);
@@ -88,20 +126,20 @@ impl Cited {
                     break;
                 };
                 let seq = Entry::header(&entry).seq;
-                if self.0.keys().any(|(of, cited, _)| *of == session && *cited == seq) {
+                if self.entries.keys().any(|(of, cited, _)| *of == session && *cited == seq) {
                     hashes.insert((session, seq), entry.hash());
                 }
                 if seq >= last {
                     break;
                 }
             }
-            if is_read && input.as_bundle().is_none() {
+            if is_read && is_whole(input, session) {
                 whole.insert(session);
             }
         }
         let mut unresolved = 0;
         let mut contradictions = Vec::new();
-        for ((session, seq, hash), at) in &self.0 {
+        for ((session, seq, hash), at) in &self.entries {
             match hashes.get(&(*session, *seq)) {
                 None if !whole.contains(session) => unresolved += 1,
                 Some(found) if found == hash => {}
@@ -113,4 +151,16 @@ impl Cited {
         }
         (unresolved, contradictions)
     }
+}
+
+/// Whether all of a session is here. A bundle may begin later, or be cut.
+pub(super) fn is_whole(input: &Input, session: SessionId) -> bool {
+    let harmless = |code: ContainerCode| matches!(code, ContainerCode::ManifestMismatch | ContainerCode::BundleTrailer);
+    let is_read = input.as_bundle().is_none_or(|bundle| bundle.faults().iter().all(|fault| harmless(fault.code)));
+    is_read && input.first_seq(session) == 0
+}
+
+fn digest_of<'c>(roots: impl Iterator<Item = &'c Capability>) -> Digest {
+    let texts: Vec<String> = roots.map(|root| format!("{root}\n")).collect();
+    derive(Context::Id, &texts.iter().map(String::as_bytes).collect::<Vec<_>>())
 }

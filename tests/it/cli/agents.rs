@@ -1,7 +1,7 @@
 //! The agent files of these tests.
 
 /// A step that reads what the agent may read.
-pub(super) const GUIDE: &str = r#"{ id: guide, call: { tool: file-reader, args: { path: "project:docs/guide.md" } } }"#;
+pub(crate) const GUIDE: &str = r#"{ id: guide, call: { tool: file-reader, args: { path: "project:docs/guide.md" } } }"#;
 /// A step that asks for more; it ends the agent.
 pub(super) const SECRET: &str = r#"{ id: secret, call: { tool: file-reader, args: { path: "project:secret.txt" } } }"#;
 /// The same, and the agent goes on.
@@ -9,7 +9,7 @@ pub(super) const SECRET_OR_NOT: &str =
     r#"{ id: secret, call: { tool: file-reader, args: { path: "project:secret.txt" } }, on_error: continue }"#;
 
 /// An agent that may read the documents of the project, with these steps.
-pub(super) fn reader(steps: &str) -> String {
+pub(crate) fn reader(steps: &str) -> String {
     reader_with("", steps)
 }
 

@@ -4,10 +4,11 @@
 //! `<us>`, `<time>`, `<key>`, `<pid>`, `<n>`; the folder of the test as `$DIR`.
 
 pub(crate) mod agents;
+mod crash_matrix;
 mod exit_codes;
 mod export;
 mod init;
-mod models;
+pub(crate) mod models;
 mod normal;
 mod openings;
 mod orchestrate;
