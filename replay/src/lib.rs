@@ -16,6 +16,7 @@ pub mod cli;
 pub mod code;
 mod input;
 mod json;
+mod names;
 mod print;
 pub mod report;
 mod root;

@@ -2,7 +2,6 @@
 
 mod filter;
 mod line;
-mod names;
 
 use std::io::{self, Write};
 
@@ -13,9 +12,9 @@ use toka_projections::words;
 use toka_store::ReadError;
 
 use self::line::Line;
-use self::names::Names;
 use crate::input::{Input, Stored};
 use crate::json::write_line;
+use crate::names::Names;
 use crate::print::Short;
 use crate::shown::hex;
 use crate::text::{escaped, time};

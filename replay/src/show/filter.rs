@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use toka_kernel::ids::{PrincipalId, Seq, SessionId};
 use toka_kernel::{Ask, Body, Entry, Event};
 
-use super::names::Names;
+use crate::names::Names;
 
 /// Shows an entry only if all that is set holds. By default every entry is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

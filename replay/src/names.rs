@@ -8,7 +8,7 @@ use toka_projections::Known;
 
 /// Names learned while going through a session.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     principals: BTreeMap<PrincipalId, String>,
     /// How many agents of one spec there were.
     specs: BTreeMap<String, u64>,
@@ -33,18 +33,18 @@ impl Known for Names {
 }
 
 impl Names {
-    pub(super) fn of(&self, id: PrincipalId) -> String {
+    pub(crate) fn of(&self, id: PrincipalId) -> String {
         if id == PrincipalId::NODE {
             return "node".to_owned();
         }
         self.principals.get(&id).cloned().unwrap_or_else(|| id.short())
     }
 
-    pub(super) fn tool(&self, call: CallId) -> String {
+    pub(crate) fn tool(&self, call: CallId) -> String {
         self.calls.get(&call).cloned().unwrap_or_else(|| format!("call {}", call.short()))
     }
 
-    pub(super) fn learn(&mut self, entry: &Entry, event: &Event) {
+    pub(crate) fn learn(&mut self, entry: &Entry, event: &Event) {
         let made = |ordinal| derived(entry.session(), entry.header().seq, ordinal);
         match &event.body {
             Body::SessionOpened(genesis) => {
@@ -108,7 +108,7 @@ impl Names {
     }
 
     /// Forgets what no later entry can name, once an entry was shown.
-    pub(super) fn forget(&mut self, event: &Event) {
+    pub(crate) fn forget(&mut self, event: &Event) {
         match &event.body {
             // An outcome that nobody knows is settled by a later entry.
             Body::CallFinished(finished) if !matches!(finished.outcome.kind, 10 | 11) => {
