@@ -27,7 +27,7 @@ pub use grants::{GrantRow, Grants};
 pub use mailboxes::{Mailboxes, MessageRow};
 pub use registry::{Registry, ToolRow};
 pub use tasks::{TaskRow, Tasks};
-pub use timeline::{Known, Moment, Timeline, outcome_word, outcome_words, service_word, words};
+pub use timeline::{END_CODES, Known, Moment, OUTCOMES, Timeline, outcome_word, outcome_words, service_word, words};
 
 /// Every view of one session, folded together so that all stand at the same entry.
 #[derive(Clone, Debug, Default, PartialEq)]

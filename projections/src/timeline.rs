@@ -119,8 +119,8 @@ impl Timeline {
     }
 }
 
-/// The end codes of agents, by number.
-const END_CODES: [&str; 18] = [
+/// The end codes of agents and tasks, by number.
+pub const END_CODES: [&str; 18] = [
     "NONE",
     "CALL",
     "NO_VALUE",
@@ -381,26 +381,28 @@ const FAILED: u8 = 2;
 /// SandboxUnavailable, SetupFailed, StartFailed.
 const NOTHING_RAN: std::ops::RangeInclusive<u8> = 12..=14;
 
+/// The kinds of outcomes of calls; the number is the place, from 1.
+pub const OUTCOMES: [&str; 16] = [
+    "succeeded",
+    "failed",
+    "invalid-output",
+    "signalled",
+    "trapped",
+    "timed-out",
+    "limit-exceeded",
+    "cancelled",
+    "unreaped",
+    "lost",
+    "unknown",
+    "sandbox-unavailable",
+    "setup-failed",
+    "start-failed",
+    "pin-mismatch",
+    "declined",
+];
+
 fn kind_word(kind: u8) -> &'static str {
-    const KINDS: [&str; 16] = [
-        "succeeded",
-        "failed",
-        "invalid-output",
-        "signalled",
-        "trapped",
-        "timed-out",
-        "limit-exceeded",
-        "cancelled",
-        "unreaped",
-        "lost",
-        "unknown",
-        "sandbox-unavailable",
-        "setup-failed",
-        "start-failed",
-        "pin-mismatch",
-        "declined",
-    ];
-    KINDS.get(usize::from(kind).wrapping_sub(1)).copied().unwrap_or("?")
+    OUTCOMES.get(usize::from(kind).wrapping_sub(1)).copied().unwrap_or("?")
 }
 
 fn list(words: &[String]) -> String {

@@ -1,5 +1,7 @@
 //! The program: arguments in, text or JSON out, an exit code back.
 
+mod reading;
+
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
@@ -41,6 +43,11 @@ struct Cli {
 enum Verb {
     Verify(VerifyArgs),
     Show(ShowArgs),
+    State(reading::StateArgs),
+    Why(reading::WhyArgs),
+    Diff(reading::DiffArgs),
+    Stats(reading::StatsArgs),
+    Explain(reading::ExplainArgs),
 }
 
 /// Check that a log is what was written
@@ -146,6 +153,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &
     let done = match cli.verb {
         Verb::Verify(args) => run_verify(&args, out, err, progress),
         Verb::Show(args) => run_show(&args, out, err),
+        Verb::State(args) => reading::run_state(&args, out),
+        Verb::Why(args) => reading::run_why(&args, out),
+        Verb::Diff(args) => reading::run_diff(&args, out),
+        Verb::Stats(args) => reading::run_stats(&args, out),
+        Verb::Explain(args) => reading::run_explain(&args, out),
     };
     // A reader that has seen enough is no failure.
     let done = match (done, out.flush()) {

@@ -4,6 +4,8 @@
 //! - [`verify()`] decides from its bytes and a root key whether it is what was written, and gives a [`Report`]: an answer
 //!   on every axis, and each fault at its place. [`Report::exit`] is the exit code.
 //! - [`show()`] prints entries as they are stored. It verifies nothing and says so.
+//! - [`explain`] says what each code means. `state`, `why`, `diff` and `stats` tell what a log says; they check and decide
+//!   again every entry that they read, and stop with what `verify` finds where one does not stand.
 //! - [`cli::run`] is the program `toka-replay`, and what `toka replay` calls.
 //!
 //! What this crate refuses to do: it writes to no log, opens no socket, starts no program, trusts no key that the
@@ -14,6 +16,8 @@
 
 pub mod cli;
 pub mod code;
+mod diff;
+pub mod explain;
 mod input;
 mod json;
 mod names;
@@ -22,8 +26,12 @@ pub mod report;
 mod root;
 mod show;
 mod shown;
+mod state;
+mod stats;
 pub mod text;
+mod trail;
 mod verify;
+mod why;
 
 pub use input::{Input, Unreadable};
 pub use json::write_report;

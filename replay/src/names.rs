@@ -7,7 +7,7 @@ use toka_kernel::{Body, Entry, Event, PrincipalKind};
 use toka_projections::Known;
 
 /// Names learned while going through a session.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
     principals: BTreeMap<PrincipalId, String>,
     /// How many agents of one spec there were.

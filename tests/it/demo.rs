@@ -61,6 +61,18 @@ fn the_demo_keeps_its_files_when_asked_to() {
     let verified = elsewhere.ran("toka-replay", &["verify", "session.tkb", "--root", "root.pub"]);
     verified.expect(0);
 
+    // Every call of it, and the refusal, leads back to the root key.
+    for kind in ["CallAdmitted", "Refused"] {
+        let shown = elsewhere.ran("toka-replay", &["show", "session.tkb", "--kind", kind, "--json"]);
+        let entries = shown.expect(0).json_lines();
+        assert!(!entries.is_empty(), "{shown}");
+        for entry in entries {
+            let seq = entry["seq"].to_string();
+            let why = elsewhere.ran("toka-replay", &["why", "session.tkb", &seq, "--root", "root.pub", "--json"]);
+            assert!(why.expect(0).out.contains("\"kind\":\"root-key\""), "{why}");
+        }
+    }
+
     // What it says to do next can be done.
     let next: Vec<&str> = ran.out.lines().skip_while(|line| *line != "next:").skip(1).collect();
     assert_eq!(next.len(), 3, "{ran}");

@@ -21,7 +21,7 @@ use toka_kernel::{Ask, Entry};
 use toka_tests::session::{EXECUTOR, Keys, Session, call, cited_genesis, opening, reader, reader_spec, report};
 
 /// Every kind of schema 1: fixed keys, nonce, salts and times.
-fn spine() -> Session {
+pub(crate) fn spine() -> Session {
     let mut session = Session::open(&[
         "fs:project/**#list,read?depth=2&exp=1800000000000000",
         "tool:reader?depth=2&calls=50&rate=5/1000000&exp=1800000000000000",

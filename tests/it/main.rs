@@ -23,6 +23,7 @@ mod laws;
 mod model;
 mod msgpack;
 mod native_tools;
+mod reading;
 mod refusals;
 mod runs;
 mod script_source;

@@ -16,38 +16,38 @@ pub(super) struct Mark(u64);
 
 /// What is wrong with an entry, relative to its own bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
-    pub(super) code: Code,
-    pub(super) class: Class,
-    pub(super) field: Option<String>,
+pub(crate) struct Fault {
+    pub(crate) code: Code,
+    pub(crate) class: Class,
+    pub(crate) field: Option<String>,
     /// In the entry.
-    pub(super) offset: Option<u64>,
-    pub(super) expected: Value,
-    pub(super) actual: Value,
-    pub(super) detail: Map<String, Value>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) expected: Value,
+    pub(crate) actual: Value,
+    pub(crate) detail: Map<String, Value>,
 }
 
 impl Fault {
-    pub(super) fn new(code: Code) -> Fault {
+    pub(crate) fn new(code: Code) -> Fault {
         let (expected, actual) = (Value::Null, Value::Null);
         Fault { code, class: code.class(), field: None, offset: None, expected, actual, detail: Map::new() }
     }
 
-    pub(super) fn at(self, field: impl Into<String>, offset: usize) -> Fault {
+    pub(crate) fn at(self, field: impl Into<String>, offset: usize) -> Fault {
         Fault { field: Some(field.into()), offset: Some(offset as u64), ..self }
     }
 
-    pub(super) fn expected(self, expected: impl Into<Value>, actual: impl Into<Value>) -> Fault {
+    pub(crate) fn expected(self, expected: impl Into<Value>, actual: impl Into<Value>) -> Fault {
         Fault { expected: expected.into(), actual: actual.into(), ..self }
     }
 
-    pub(super) fn detail(mut self, name: &str, value: impl Into<Value>) -> Fault {
+    pub(crate) fn detail(mut self, name: &str, value: impl Into<Value>) -> Fault {
         self.detail.insert(name.to_owned(), value.into());
         self
     }
 
     /// A broken rule of the kernel. Its numbers come as text.
-    pub(super) fn of(broken: Broken) -> Fault {
+    pub(crate) fn of(broken: Broken) -> Fault {
         let value = |text: String| match text.parse::<u64>() {
             // The magic bytes are hex digits that may look like a number.
             Ok(number) if broken.field != "magic" => Value::from(number),

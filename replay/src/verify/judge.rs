@@ -15,7 +15,7 @@ use crate::shown::Shown;
 
 /// The state, and the facts that each bound tool declares.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
+pub(crate) struct Judge {
     state: State,
     tools: BTreeMap<String, Vec<FactSpec>>,
 }
@@ -25,7 +25,7 @@ impl Judge {
     ///
     /// # Errors
     /// The fault after which nothing more can be decided.
-    pub(super) fn apply(&mut self, entry: &Entry) -> Result<(), Box<Fault>> {
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<(), Box<Fault>> {
         let fault = match entry.event() {
             Ok(event) => return self.decide(entry, event),
             Err(BodyFault::UnknownKind(kind)) => {
@@ -42,6 +42,11 @@ impl Judge {
             }
         };
         Err(Box::new(fault))
+    }
+
+    /// The state after the last entry that was applied.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
     }
 
     fn decide(&mut self, entry: &Entry, event: &Event) -> Result<(), Box<Fault>> {

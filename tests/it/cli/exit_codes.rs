@@ -82,7 +82,7 @@ fn exit_9_is_code_that_cannot_be_confined() {
 }
 
 /// Everything that prints.
-fn talkative(session: &str) -> [Vec<&str>; 12] {
+fn talkative(session: &str) -> [Vec<&str>; 17] {
     [
         vec!["--help"],
         vec!["init", "--if-missing"],
@@ -96,6 +96,11 @@ fn talkative(session: &str) -> [Vec<&str>; 12] {
         vec!["sessions", "export", session, "-o", "out.tkb", "--force"],
         vec!["replay", "show", "--session", session],
         vec!["replay", "verify", "--session", session],
+        vec!["replay", "state", "--session", session],
+        vec!["replay", "why", "4", "--session", session],
+        vec!["replay", "diff", "--session", session, "--json"],
+        vec!["replay", "stats"],
+        vec!["explain"],
     ]
 }
 
@@ -209,7 +214,8 @@ fn the_help_names_every_verb() {
       calls        Say what came of a call whose outcome a crash has hidden
       model        List the providers of models, or answer as one that follows a script
       doctor       Try what this machine can confine, step by step
-      replay       Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
+      replay       Verify, show, explain or compare a store or a bundle, offline and read-only (the same as `toka-replay`)
+      explain      Explain a code that Toka has printed: what it means, where it comes from, what to do
       help         Print this message or the help of the given subcommand(s)
 
     Options:

@@ -127,6 +127,11 @@ fn the_nodes_own_store_is_meant_whatever_else_is_said() {
         &["show", "--kind", "CallAdmitted"],
         &["show", "--seq", "0..3"],
         &["show", "--agent", "reader", "--tool", "file-reader"],
+        &["state", "--at", "4", "--only", "grants"],
+        &["why", "4"],
+        &["why", "reader", "--session", &session[..12]],
+        &["diff", "--from", "4", "--to", "4"],
+        &["stats"],
     ] {
         desk.toka(&[&["replay"], args].concat()).expect(0);
     }
@@ -141,12 +146,14 @@ fn options_with_a_word(help: &Ran) -> Vec<String> {
 #[test]
 fn no_word_of_an_option_is_taken_for_an_input() {
     let desk = Desk::with_node();
-    for verb in ["verify", "show"] {
+    for (verb, what) in [("verify", ""), ("show", ""), ("state", ""), ("diff", ""), ("stats", ""), ("why", "4")] {
         let help = desk.toka(&["replay", verb, "--help"]);
         let options = options_with_a_word(help.expect(0));
-        assert!(options.len() > 3, "{options:?}\n{help}");
+        assert!(options.len() > 1, "{options:?}\n{help}");
         for option in options {
-            let ran = desk.toka(&["replay", verb, &option, "word"]);
+            let what = Some(what).filter(|what| !what.is_empty());
+            let args: Vec<&str> = ["replay", verb, &option, "word"].into_iter().chain(what).collect();
+            let ran = desk.toka(&args);
             assert!(!ran.err.contains("<INPUT>"), "{option} takes a word: say so in TAKES_A_WORD\n{ran}");
         }
     }
@@ -161,10 +168,83 @@ fn toka_replay_and_toka_dash_replay_say_the_same() {
         &["show", "session.tkb"],
         &["verify", "nowhere.tkb"],
         &["show", "home"],
+        &["state", "session.tkb", "--root", "home/keys/root.pub", "--json"],
+        &["why", "session.tkb", "4", "--root", "home/keys/root.pub"],
+        &["diff", "session.tkb", "home/toka.sqlite", "--root", "home/keys/root.pub"],
+        &["stats", "home/toka.sqlite", "--json"],
+        &["explain", "REVOKED"],
+        &["explain", "REVOKD"],
     ] {
         let (one, other) = (desk.ran("toka-replay", args), desk.toka(&[&["replay"], args].concat()));
         assert_eq!((one.exit, one.out, one.err), (other.exit, other.out, other.err), "{args:?}");
     }
+}
+
+#[test]
+fn explain_is_a_verb_of_its_own() {
+    let desk = Desk::empty();
+    let (own, passed) =
+        (desk.toka(&["explain", "LINK_MISMATCH"]), desk.ran("toka-replay", &["explain", "LINK_MISMATCH"]));
+    assert_eq!((own.exit, &own.out, &own.err), (passed.exit, &passed.out, &passed.err));
+    transcript!(desk.toka(&["explain", "TOOL_DISABELD"]), @r"
+    $ toka explain TOOL_DISABELD
+    --- stderr
+    error: there is no code `TOOL_DISABELD`; like it: TOOL_DISABLED
+    --- exit 2
+    ");
+    assert!(desk.toka(&["explain", "--help"]).expect(0).out.contains("Usage: toka explain"));
+}
+
+#[test]
+fn a_call_of_a_real_session_is_explained_from_the_store_up_to_the_operators_signature() {
+    let (desk, session) = exported();
+    let why = desk.toka(&["replay", "why", "4", "--session", &session[..12]]);
+    transcript!(why, @r"
+    $ toka replay why 4 --session <id>
+    session <id> of $DIR/home/toka.sqlite: 9 entries read; links, signatures and rules hold; keys granted by the root key; blobs not compared
+    sys: system session <id> of $DIR/home/toka.sqlite: 12 entries read; links, signatures and rules hold; keys granted by the root key; blobs not compared
+
+           4  call <id>: CallAdmitted at <time>: file-reader project:docs/guide.md, asked by reader
+           4    need 0: tool:file-reader?digest=<id>&arg./path=path:project/docs/guide.md&closed, covered by
+           2      grant <id> tool:file-reader?calls=200&exp=<us>: issued by opener to reader
+           0        grant <id> tool:file-reader?depth=1&calls=200&exp=<us>: a root grant of opener
+           0          genesis at toka.local/<id>, opened by opener
+           0            signed by event key <id> of epoch 1, granted by
+                          root key <id>: the one that was given
+           0            opening signed by operator key <id> of epoch 1, granted by
+                          root key <id>: the one that was given
+      sys:10            SessionRegistered at <time>: session <id> registered for opener; root grants: fs:project/docs/**#read?depth=1&exp=<us>, tool:file-reader?depth=1&calls=200&exp=<us>, agent:reader?live=1&exp=<us>, asked by opener
+       sys:0              command signed by operator key <id> of epoch 1, granted by
+                            root key <id>: the one that was given
+                          by right of
+       sys:0                grant <id> admin:#cancel,grant-root,members,open-session,pause,register-tool,resolve,revoke-any?exp=<us>: a root grant of opener
+       sys:0                  genesis at toka.local/<id>, opened by opener
+       sys:0                    signed by event key <id> of epoch 1, granted by
+                                  root key <id>: the one that was given
+       sys:0              opener: human, listed in the genesis with key <id> in the node's process
+       sys:0                genesis at toka.local/<id>, opened by opener (above)
+           4    need 1: fs:project/docs/guide.md#read, covered by
+           2      grant <id> fs:project/docs/**#read?exp=<us>: issued by opener to reader
+           0        grant <id> fs:project/docs/**#read?depth=1&exp=<us>: a root grant of opener
+           0          genesis at toka.local/<id>, opened by opener (above)
+           2    agent reader <id>: spawned by opener; ended at seq 6
+           0      grant <id> agent:reader?live=1&exp=<us>: a root grant of opener
+           0        genesis at toka.local/<id>, opened by opener (above)
+           0      opener: human, listed in the genesis with key <id> in the node's process
+           0        genesis at toka.local/<id>, opened by opener (above)
+           5    CallFinished at <time>: file-reader succeeded, asked by executor
+           4      because of CallAdmitted at <time>: file-reader project:docs/guide.md, asked by reader (above)
+           0      executor: executor, listed in the genesis
+           0        genesis at toka.local/<id>, opened by opener (above)
+    --- exit 0
+    ");
+    // The bundle has no system session, and says so.
+    let alone = desk.toka(&["replay", "why", "session.tkb", "4", "--root", "home/keys/root.pub"]);
+    assert!(alone.expect(0).out.contains("is not in this input"), "{alone}");
+    let tree = desk.json(&["replay", "why", "4", "--session", &session]);
+    let call = tree["tree"]["id"].as_str().expect("an id").to_owned();
+    // No session is named: the id is found in the one that has it.
+    assert_eq!(desk.json(&["replay", "why", &call[..14]])["tree"], tree["tree"]);
 }
 
 #[test]

@@ -60,9 +60,16 @@ enum Verb {
     Model(models::Model),
     /// Try what this machine can confine, step by step
     Doctor(doctor::Doctor),
-    /// Verify or show a store or a bundle, offline and read-only (the same as `toka-replay`)
+    /// Verify, show, explain or compare a store or a bundle, offline and read-only (the same as `toka-replay`)
     #[command(disable_help_flag = true)]
     Replay {
+        /// What to pass on
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Explain a code that Toka has printed: what it means, where it comes from, what to do
+    #[command(disable_help_flag = true)]
+    Explain {
         /// What to pass on
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -72,7 +79,7 @@ enum Verb {
 }
 
 /// Verbs that the design has and this version does not.
-const LATER: [&str; 26] = [
+const LATER: [&str; 25] = [
     "daemon",
     "agents",
     "tasks",
@@ -95,7 +102,6 @@ const LATER: [&str; 26] = [
     "fork",
     "what-if",
     "config",
-    "explain",
     "completions",
     "man",
     "menu",
@@ -122,6 +128,7 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
         Verb::Model(model) => models::run(&model, cli.home),
         Verb::Doctor(doctor) => doctor::run(&doctor),
         Verb::Replay { args } => replay(args, cli.home),
+        Verb::Explain { args } => Ok(reader("toka", [vec![OsString::from("explain")], args].concat())),
         Verb::Other(words) => Err(unknown(&words)),
     };
     done.unwrap_or_else(|failure| failure.report())
@@ -130,20 +137,34 @@ pub(crate) fn run(args: Vec<OsString>) -> u8 {
 /// `toka replay …`: the verbs of `toka-replay`, on the node's own store where no input is named.
 fn replay(mut args: Vec<OsString>, home: Option<PathBuf>) -> Result<u8, Failure> {
     let verb = args.first().and_then(|verb| verb.to_str()).unwrap_or_default();
-    if matches!(verb, "verify" | "show")
-        && !names_input(&args[1..])
+    if let Some(words) = words_of(verb)
+        && words_named(&args[1..]) < words
         && !args.iter().any(|arg| arg == "--help" || arg == "-h")
     {
         let store = init::home_dir(home)?.join("toka.sqlite");
         args.insert(1, store.into_os_string());
     }
-    args.insert(0, OsString::from("toka replay"));
+    Ok(reader("toka replay", args))
+}
+
+/// Runs `toka-replay` under another name.
+fn reader(name: &str, mut args: Vec<OsString>) -> u8 {
+    args.insert(0, OsString::from(name));
     let (mut out, mut err) = (std::io::BufWriter::new(std::io::stdout().lock()), std::io::stderr());
-    Ok(toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal()))
+    toka_replay::cli::run(args, &mut out, &mut err, std::io::stderr().is_terminal())
+}
+
+/// How many words a verb of `toka-replay` needs, the first of which is its input; none where it has no input.
+fn words_of(verb: &str) -> Option<usize> {
+    match verb {
+        "verify" | "show" | "state" | "diff" | "stats" => Some(1),
+        "why" => Some(2),
+        _ => None,
+    }
 }
 
 /// Options of `toka-replay` with a word after them that is no input.
-const TAKES_A_WORD: [&str; 12] = [
+const TAKES_A_WORD: [&str; 17] = [
     "--root",
     "--session",
     "--require",
@@ -156,15 +177,21 @@ const TAKES_A_WORD: [&str; 12] = [
     "--prior",
     "--revoked",
     "--max-age",
+    "--at",
+    "--only",
+    "--from",
+    "--to",
+    "--other-session",
 ];
 
-/// Whether a store or a bundle is named among the words after a verb of `toka-replay`.
-fn names_input(words: &[OsString]) -> bool {
+/// How many words after a verb of `toka-replay` stand for themselves.
+fn words_named(words: &[OsString]) -> usize {
     let mut after = false;
-    words.iter().map(|word| word.to_string_lossy()).any(|word| {
-        let belongs = std::mem::replace(&mut after, TAKES_A_WORD.contains(&&*word));
+    let words = words.iter().map(|word| word.to_string_lossy()).filter(|word| {
+        let belongs = std::mem::replace(&mut after, TAKES_A_WORD.contains(&&**word));
         !belongs && !word.starts_with('-')
-    })
+    });
+    words.count()
 }
 
 fn unknown(words: &[OsString]) -> Failure {
