@@ -1,6 +1,6 @@
 //! What the documentation says can be done, done as it says.
 //!
-//! Every block of README.md and of docs/TOOLS.md that begins with ```` ```sh run ```` is part of one script.
+//! Every block of README.md, of docs/TOOLS.md and of docs/REPLAY.md that begins with ```` ```sh run ```` is part of one script.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,16 @@ fn what_the_page_on_tools_tells_to_type_works() {
     assert!(script.lines().count() > 6, "docs/TOOLS.md has no ```sh run block");
     if let Err(said) = run_beside(&files, &script) {
         panic!("what docs/TOOLS.md tells to type does not work\n{said}");
+    }
+}
+
+#[test]
+fn what_the_page_on_reading_a_log_tells_to_type_works() {
+    let page = tree::text("docs/REPLAY.md");
+    let script = format!("toka init --profile testing\n{}", script(&page));
+    assert!(script.lines().count() > 30, "docs/REPLAY.md has no ```sh run block");
+    if let Err(said) = run(&script) {
+        panic!("what docs/REPLAY.md tells to type does not work\n{said}");
     }
 }
 
