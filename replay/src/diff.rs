@@ -72,6 +72,9 @@ struct Evidence {
     raw: String,
 }
 
+/// A field that differs: its path, what it is on the left, and on the right.
+type Field = (String, Option<Shown>, Option<Shown>);
+
 /// How one row differs.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Change {
@@ -84,7 +87,7 @@ pub(crate) enum Change {
         /// The row as it is on the left.
         row: Row,
         /// Path, left, right; a field that is not there is none.
-        fields: Vec<(String, Option<Shown>, Option<Shown>)>,
+        fields: Vec<Field>,
     },
 }
 
@@ -254,7 +257,7 @@ pub(crate) fn changes(left: Vec<Row>, right: Vec<Row>) -> Vec<Change> {
 }
 
 /// The fields in which two rows differ, inside nested ones by their path.
-fn differing(left: &[(String, Shown)], right: &[(String, Shown)]) -> Vec<(String, Option<Shown>, Option<Shown>)> {
+fn differing(left: &[(String, Shown)], right: &[(String, Shown)]) -> Vec<Field> {
     let find = |fields: &[(String, Shown)], name: &str| {
         fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     };
@@ -366,7 +369,7 @@ impl Change {
             Change::Added(row) => ("added", Value::Null, Value::Object(all(row))),
             Change::Removed(row) => ("removed", Value::Object(all(row)), Value::Null),
             Change::Changed { fields, .. } => {
-                let side = |of: fn(&(String, Option<Shown>, Option<Shown>)) -> &Option<Shown>| {
+                let side = |of: fn(&Field) -> &Option<Shown>| {
                     let value = |field| of(field).clone().map_or(Value::Null, Value::from);
                     Value::Object(Map::from_iter(fields.iter().map(|field| (field.0.clone(), value(field)))))
                 };

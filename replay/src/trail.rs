@@ -193,12 +193,12 @@ impl Stop {
         let options =
             Options { root: root.cloned(), sessions: Some(vec![self.session]), jobs: 1, ..Options::default() };
         match verify(input, &options, &mut |_| ()) {
-            Ok(report) => self.as_of(&report),
+            Ok(report) => self.found_by(&report),
             Err(_) => self,
         }
     }
 
-    fn as_of(self, report: &Report) -> Stop {
+    fn found_by(self, report: &Report) -> Stop {
         let wanted = match report.exit() {
             3 => Class::Fail,
             8 => Class::Unreadable,

@@ -3,7 +3,7 @@
 use toka_kernel::budget::LIMITED;
 use toka_kernel::keys::Role;
 use toka_kernel::tool::{Effect, Model};
-use toka_kernel::{AgentState, Dim, PrincipalKind, TaskState, ToolState};
+use toka_kernel::{AgentState, PrincipalKind, TaskState, ToolState};
 
 use super::Part;
 use crate::shown::Shown;
@@ -14,11 +14,11 @@ pub(crate) fn text(part: Part, name: &str, value: &Shown) -> String {
     match (value, word(part, name, value)) {
         (_, Some(word)) => word.to_owned(),
         (Shown::List(items), None) if is_amounts(name, items) => amounts(items),
-        (_, None) => plain(name, value),
+        (_, None) => plain(value),
     }
 }
 
-fn plain(name: &str, value: &Shown) -> String {
+fn plain(value: &Shown) -> String {
     match value {
         Shown::Null => "-".to_owned(),
         Shown::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
@@ -27,13 +27,17 @@ fn plain(name: &str, value: &Shown) -> String {
         Shown::Hex(hex) => hex[..hex.len().min(16)].to_owned(),
         Shown::Text(text) => quoted(text),
         Shown::List(items) => {
-            let items: Vec<String> = items.iter().map(|item| plain(name, item)).collect();
+            let items: Vec<String> = items.iter().map(plain).collect();
             format!("[{}]", items.join(", "))
         }
         Shown::Fields(fields) => {
-            let field = |(name, value): &(String, Shown)| match value {
-                Shown::List(items) if is_amounts(name, items) => format!("{name}={}", amounts(items)),
-                value => format!("{name}={}", plain(name, value)),
+            let field = |(name, value): &(String, Shown)| {
+                let listed = if let Shown::List(items) = value { Some(items) } else { None };
+                let value = match listed.filter(|items| is_amounts(name, items)) {
+                    Some(items) => amounts(items),
+                    None => plain(value),
+                };
+                format!("{name}={value}")
             };
             format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(" "))
         }
@@ -58,11 +62,9 @@ fn is_amounts(name: &str, items: &[Shown]) -> bool {
 }
 
 fn amounts(items: &[Shown]) -> String {
-    let amount = |(dim, item): (&Dim, &Shown)| match item {
-        Shown::Unsigned(0) => None,
-        other => Some(format!("{dim}={}", plain("", other))),
-    };
-    let words: Vec<String> = LIMITED.iter().zip(items).filter_map(amount).collect();
+    // Zeros in the middle only keep the others in their places.
+    let seen = LIMITED.iter().zip(items).filter(|(_, item)| **item != Shown::Unsigned(0));
+    let words: Vec<String> = seen.map(|(dim, item)| format!("{dim}={}", plain(item))).collect();
     format!("[{}]", words.join(" "))
 }
 
