@@ -68,6 +68,9 @@ pub(super) fn cause(code: Code) -> &'static str {
         Code::BlobMismatch => "bytes of the content, its salt or its length were changed",
         Code::BlobMissingUnauthorised => "content was deleted past the node",
         Code::BlobOmitted => "the bundle was exported without it",
+        Code::SessionUnregistered => {
+            "the event key signed a beginning that the node never registered, or one with other root grants"
+        }
         Code::TruncationNotExcluded => "the session has not ended, and nobody outside says how far it goes",
         Code::AnchorAbsent => "a level above L0 was asked for, and this version reaches none",
     }
