@@ -186,7 +186,7 @@ signal.pause()",
     let mut times: Vec<f64> = (0..SLICES)
         .map(|_| {
             let (mut read, write) = std::io::pipe().expect("a pipe");
-            let mut jail = image.start(CROWD, write.into());
+            let jail = image.start(CROWD, write.into());
             std::io::Read::read_exact(&mut read, &mut [0; 5]).expect("a crowd");
             let start = Instant::now();
             rustix::process::pidfd_send_signal(jail.pid1.as_ref().expect("released"), Signal::KILL).expect("there");
