@@ -11,7 +11,7 @@ mod pipeline;
 mod seen;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use serde_json::Value;
@@ -80,7 +80,7 @@ pub fn verify(input: &Input, options: &Options, progress: &mut dyn FnMut(u64)) -
         run.strays(input);
     }
     run.compare_cited(input);
-    run.compare_registered(input);
+    run.compare_registered(input, options);
     run.container(input.as_bundle().map(Bundle::faults).unwrap_or_default());
     Ok(run.finish(options))
 }
@@ -134,24 +134,39 @@ impl Run {
         }
     }
 
-    /// Finds the work sessions that a system session of the same input has not registered as they begin.
-    fn compare_registered(&mut self, input: &Input) {
-        let is_clean = |report: &SessionReport| {
-            report.trusted_prefix_seq == report.head.map(|(seq, _)| seq) && is_whole(input, report.session)
-        };
-        let systems = self.sessions.iter().zip(&self.cited).filter(|(report, _)| report.system && is_clean(report));
-        let systems: Vec<(SessionId, Cited)> = systems.map(|(report, cited)| (report.session, cited.clone())).collect();
-        if systems.is_empty() {
-            return;
+    /// Finds the work sessions that the system session they cite has not registered as they begin, where it is in the
+    /// input, whole and without a fault. One that cites none is held against the system sessions that were verified.
+    fn compare_registered(&mut self, input: &Input, options: &Options) {
+        let mut known: BTreeMap<SessionId, Option<Cited>> = BTreeMap::new();
+        for (report, cited) in self.sessions.iter().zip(&self.cited).filter(|(report, _)| report.system) {
+            known.insert(report.session, is_clean(input, report).then(|| cited.clone()));
         }
+        let others: Vec<SessionId> = known.keys().copied().collect();
+        let here: BTreeSet<SessionId> = input.sessions().filter_map(Result::ok).collect();
+        let mut grown: BTreeMap<SessionId, Cited> = BTreeMap::new();
         for (report, cited) in self.sessions.iter_mut().zip(&self.cited) {
-            let by_none = |(of, system): &(SessionId, Cited)| {
-                cited.is_unregistered(report.session, system)
-                    && cited.is_unregistered(report.session, &system.again(input, *of))
-            };
-            if systems.iter().all(by_none) {
+            let Some(cites) = cited.begun_beside() else { continue };
+            let systems = cites.map_or_else(|| others.clone(), |system| vec![system]);
+            let mut unregistered = None;
+            for system in systems.into_iter().filter(|system| here.contains(system)) {
+                let read = || {
+                    let mut unheard = Findings::default();
+                    let (report, _, cited) = verify_session(input, system, options, &mut unheard, &mut |_| ());
+                    is_clean(input, &report).then_some(cited)
+                };
+                let Some(registry) = known.entry(system).or_insert_with(read) else { continue };
+                let is_missing = cited.is_unregistered(report.session, registry) && {
+                    let now = grown.entry(system).or_insert_with(|| registry.again(input, system));
+                    cited.is_unregistered(report.session, now)
+                };
+                unregistered = is_missing.then_some(system);
+                if !is_missing {
+                    break;
+                }
+            }
+            if let Some(system) = unregistered {
                 report.axes.set(Axis::Tail, Answer::Fail);
-                let fault = Fault::new(Code::SessionUnregistered).detail("system", systems[0].0.to_string());
+                let fault = Fault::new(Code::SessionUnregistered).detail("system", system.to_string());
                 self.findings.push(Some(report.session), Some(0), 0, fault, None);
             }
         }
@@ -243,6 +258,11 @@ fn tail(sessions: &[SessionReport]) -> Answer {
     let ending: Vec<&Axes> = sessions.iter().filter(ends).map(|session| &session.axes).collect();
     let counted = if ending.is_empty() { all } else { ending };
     Axes::of_all(counted.into_iter()).get(Axis::Tail)
+}
+
+/// Whether all of a session was accepted, and is here.
+fn is_clean(input: &Input, report: &SessionReport) -> bool {
+    report.trusted_prefix_seq == report.head.map(|(seq, _)| seq) && is_whole(input, report.session)
 }
 
 fn verify_session(

@@ -2,7 +2,7 @@
 //! of a large program costs half as much again to double; a launcher beside `toka` could be missing or of another version.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 fn main() {
@@ -21,17 +21,11 @@ fn main() {
     cargo.args(["--config", "profile.release.debug=0", "--config", "profile.release.strip='symbols'"]);
     // A lint of this package is none of that one.
     cargo.env_remove("RUSTC_WORKSPACE_WRAPPER");
-    let built = cross_compiled().map_or("release".into(), |triple| {
-        cargo.args(["--target", &triple]);
-        Path::new(&triple).join("release")
-    });
+    // Named in any case, so that what a configuration names does not move the program elsewhere.
+    let triple = env::var("TARGET").unwrap_or_else(|_| panic!("cargo sets TARGET"));
+    cargo.args(["--target", &triple]);
+    let program = target.join(triple).join("release").join("toka-jail");
     let status = cargo.status().unwrap_or_else(|error| panic!("cargo does not start: {error}"));
     assert!(status.success(), "the launcher is not built: {status}");
-    println!("cargo::rustc-env=TOKA_LAUNCHER={}", target.join(built).join("toka-jail").display());
-}
-
-/// The machine that is built for, where it is another one.
-fn cross_compiled() -> Option<String> {
-    let target = env::var("TARGET").ok()?;
-    (env::var("HOST").ok()? != target).then_some(target)
+    println!("cargo::rustc-env=TOKA_LAUNCHER={}", program.display());
 }

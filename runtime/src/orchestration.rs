@@ -169,7 +169,7 @@ fn as_they_start(mut agents: Vec<Planned>) -> Vec<Planned> {
         places.insert(agent, places.len());
         states.insert(agent, AgentState::Ended);
     }
-    agents.sort_by_cached_key(|planned| places.get(&id(planned.spec.name())).copied());
+    agents.sort_by_cached_key(|planned| places.get(&id(planned.spec.name())).copied().unwrap_or(usize::MAX));
     agents
 }
 

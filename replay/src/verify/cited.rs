@@ -19,10 +19,19 @@ use crate::input::Input;
 pub(super) struct Cited {
     /// The entries of other sessions that it cites, each with the first entry that does.
     entries: BTreeMap<(SessionId, Seq, EntryHash), Seq>,
-    /// What it began with, and whether as a system session; none where its genesis was not accepted.
-    begun: Option<(Digest, bool)>,
+    /// How it began; none where its genesis was not accepted.
+    begun: Option<Begun>,
     /// What each session begins with that it has registered.
     registered: BTreeMap<SessionId, Digest>,
+}
+
+/// How a session began.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    roots: Digest,
+    is_system: bool,
+    /// The system session that it cites.
+    system: Option<SessionId>,
 }
 
 /// A citation that contradicts the session it names.
@@ -46,7 +55,8 @@ impl Cited {
                 add(genesis.system);
                 add(genesis.parent);
                 let roots = digest_of(genesis.grants.iter().map(|grant| &grant.cap));
-                self.begun = Some((roots, genesis.class == CLASS_SYSTEM));
+                let system = genesis.system.as_ref().map(|cited| cited.session);
+                self.begun = Some(Begun { roots, is_system: genesis.class == CLASS_SYSTEM, system });
             }
             Body::SessionRegistered(registered) => {
                 let roots = digest_of(registered.roots.iter().map(|root| &root.cap));
@@ -92,8 +102,13 @@ impl Cited {
 
     /// Whether it is a work session that `system` should have registered as it begins, and has not.
     pub(super) fn is_unregistered(&self, session: SessionId, system: &Cited) -> bool {
-        let (Some((roots, false)), Some((_, true))) = (self.begun, system.begun) else { return false };
-        system.registered.get(&session) != Some(&roots)
+        let begun = self.begun.filter(|begun| !begun.is_system);
+        begun.is_some_and(|begun| system.registered.get(&session) != Some(&begun.roots))
+    }
+
+    /// Whether it began as a work session, and the system session that it then cites, if any.
+    pub(super) fn begun_beside(&self) -> Option<Option<SessionId>> {
+        self.begun.filter(|begun| !begun.is_system).map(|begun| begun.system)
     }
 
     /// The same as the system session `of` stands now, since it may have grown after it was read.
@@ -112,12 +127,15 @@ impl Cited {
     /// is cited was durable before it was cited, so it is there, unless the session is here in part.
     pub(super) fn compare(&self, input: &Input) -> (u64, Vec<Contradiction>) {
         let mut hashes: BTreeMap<(SessionId, Seq), EntryHash> = BTreeMap::new();
-        let mut wanted: Vec<SessionId> = self.entries.keys().map(|(session, ..)| *session).collect();
-        wanted.dedup();
-        wanted.retain(|session| input.sessions().any(|known| known.is_ok_and(|known| known == *session)));
+        let mut wanted: BTreeMap<SessionId, BTreeSet<Seq>> = BTreeMap::new();
+        for (session, seq, _) in self.entries.keys() {
+            wanted.entry(*session).or_default().insert(*seq);
+        }
+        let known: BTreeSet<SessionId> = input.sessions().filter_map(Result::ok).collect();
+        wanted.retain(|session, _| known.contains(session));
         let mut whole: BTreeSet<SessionId> = BTreeSet::new();
-        for session in wanted {
-            let last = self.entries.keys().filter(|(of, ..)| *of == session).map(|(_, seq, _)| *seq).max().unwrap_or(0);
+        for (session, seqs) in wanted {
+            let last = seqs.last().copied().unwrap_or(0);
             let mut is_read = true;
             for stored in input.entries(session) {
                 let entry = stored.ok().and_then(|stored| checked::read(&stored.bytes).0);
@@ -126,7 +144,7 @@ impl Cited {
                     break;
                 };
                 let seq = Entry::header(&entry).seq;
-                if self.entries.keys().any(|(of, cited, _)| *of == session && *cited == seq) {
+                if seqs.contains(&seq) {
                     hashes.insert((session, seq), entry.hash());
                 }
                 if seq >= last {

@@ -61,7 +61,12 @@ impl Session {
         for call in open.iter().filter(|call| call.effect() == Effect::Once) {
             self.report(Ended::unknown(call))?;
         }
-        for call in open.iter().filter(|call| matches!(call.effect(), Effect::Read | Effect::Idempotent)) {
+        // One that is to be stopped is, by whoever would run it.
+        let goes_on = |call: &&AdmittedCall| {
+            let repeats = matches!(call.effect(), Effect::Read | Effect::Idempotent);
+            repeats && !self.views().calls.is_cancelled(call.id())
+        };
+        for call in open.iter().filter(goes_on).collect::<Vec<_>>() {
             self.try_again(call)?;
         }
         Ok(())

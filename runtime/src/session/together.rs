@@ -69,16 +69,15 @@ impl Session {
     pub(super) fn spawn_plan(&mut self, node: &Node, plan: &Plan, seed: Digest, now_us: u64) -> Result<(), RunError> {
         let opener = node.opener();
         let id = |what: &str| CommandId::of(derive(Context::CommandId, &[&seed.0, what.as_bytes()]));
+        // The right to all agents is the last root; what files ask for may reach some of them, and is for their own agents.
+        let parent = self.held(opener).last().map(|(grant, _)| grant);
+        let right = parent.unwrap_or_default();
         let mut known: BTreeMap<&str, AgentId> = BTreeMap::new();
         for planned in &plan.agents {
-            let agent =
-                self.spawn_planned(opener, id(&format!("spawn {}", planned.spec.name())), planned, &known, now_us)?;
+            let id = id(&format!("spawn {}", planned.spec.name()));
+            let agent = self.spawn_planned(opener, right, id, planned, &known, now_us)?;
             known.insert(planned.spec.name(), agent);
         }
-        let covers = |(_, cap): &(GrantId, &Capability)| {
-            Capability::parse(REACH).is_ok_and(|reach| reach.scope.within(&cap.scope).is_ok())
-        };
-        let parent = self.held(opener).find(covers).map(|(grant, _)| grant);
         let grant = GrantTo { parent, to: node.orchestrator(), cap: REACH.to_owned() };
         let event = self.commit(opener, id("orchestrator"), Ask::Grant(IssueAsked { grant }), &[])?;
         refused("the grant of the orchestrator", &event)
@@ -87,13 +86,14 @@ impl Session {
     fn spawn_planned(
         &mut self,
         opener: PrincipalId,
+        right: GrantId,
         id: CommandId,
         planned: &Planned,
         known: &BTreeMap<&str, AgentId>,
         now_us: u64,
     ) -> Result<AgentId, RunError> {
         let mut own = root_grants(&planned.spec, now_us)?;
-        let spawn = own.pop().map(|cap| self.covering(opener, &cap.scope)).unwrap_or_default();
+        own.pop();
         let grants = own.into_iter().map(|mut cap| {
             cap.depth -= 1;
             // What the opener was asked for was a moment earlier.
@@ -105,7 +105,7 @@ impl Session {
         let grants = grants.collect();
         let required = planned.spec.agent().dependencies.required.keys();
         let requires = required.filter_map(|name| known.get(name.as_str()).copied()).collect();
-        let event = self.ask_spawn_in(opener, id, &planned.spec, spawn, grants, (planned.phase.number(), requires))?;
+        let event = self.ask_spawn_in(opener, id, &planned.spec, right, grants, (planned.phase.number(), requires))?;
         refused(&format!("spawning `{}`", planned.spec.name()), &event)?;
         Ok(PrincipalId(toka_kernel::ids::derived(self.id(), self.engine.state().head().seq, 0)))
     }

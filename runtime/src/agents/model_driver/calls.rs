@@ -436,6 +436,10 @@ impl ModelDriver {
         let mut told = Vec::new();
         for (index, handle) in named.iter().enumerate() {
             let none = || Wrong::at(&format!("/agents/{index}"), "none that you spawned");
+            // What came of an agent is told once, however long it is.
+            if named[..index].contains(handle) {
+                return Err(Wrong::at(&format!("/agents/{index}"), "named twice"));
+            }
             let child = self.child(handle).ok_or_else(none)?;
             let ended = transcript.ended.get(&child.agent);
             told.push(ended.map(|ended| outcome(&child.handle, *ended, transcript.results.get(&child.agent))));
